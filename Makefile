@@ -1,0 +1,65 @@
+# From a bare Python >= 3.11 and make. Windows: see README.md, the same commands are
+# `python -m nbutils tutorial` and so on.
+#
+#   make tutorial            every notebook on the miniature world; says where the results lie
+#   make test                format, lint, imports, spelling, unit tests, the notebooks end to end
+#   make lab                 JupyterLab on the notebooks
+#   make bench               the figures of BENCHMARKS.md
+#   make lint                mend what can be mended
+#   make lock                resolve requirements.lock anew
+#
+# TORCH=cpu takes torch's CPU build (Linux: 0.2 GB instead of several). It counts when .venv is
+# made; `make clean` first to change it.
+
+PYTHON ?= python3
+TORCH ?=
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
+READY := $(VENV)/ready
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+.PHONY: tutorial test lab bench lint lock clean setup
+.DELETE_ON_ERROR:
+
+tutorial: $(READY)
+	$(BIN)/python -m nbutils tutorial $(ARGS)
+
+test: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/nbstripout --verify $(NOTEBOOKS)
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python -m pytest $(ARGS)
+
+lab: $(READY)
+	$(BIN)/python -m nbutils lab
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/nbstripout $(NOTEBOOKS)
+
+setup: $(READY)
+
+# The lock serves as constraints rather than as the list itself: so the CPU build of torch, which
+# needs none of the CUDA packages that the lock pins for the other, leaves them out.
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "$(PYTHON) is older than 3.11: make $(MAKECMDGOALS) PYTHON=/path/to/newer"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet 'uv>=0.8'
+	$(UV) pip install $(if $(TORCH),--torch-backend $(TORCH)) -c requirements.lock -e '.[dev,lab]'
+	touch $@
+
+lock:
+	$(UV) pip compile pyproject.toml --extra dev --extra lab --universal --python-version 3.11 \
+	    --no-header --no-annotate --no-emit-index-url --upgrade --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV)

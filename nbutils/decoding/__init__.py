@@ -1,0 +1,1 @@
+"""From responses to predicted features: feature store, ridge operator, rescaling."""

@@ -1,0 +1,122 @@
+"""From images and captions to features: one function for each frozen network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+FEATURES = ("clip_image", "clip_text", "autokl", "optimus", "vdvae")
+FROM_CAPTIONS = ("clip_text", "optimus")
+
+Encode = Callable[[NDArray[np.uint8], Sequence[Sequence[str]], NDArray[np.int64]], Any]
+
+
+class FeatureOptions(BaseModel):
+    """How images and captions become features; the defaults are the careful choices.
+
+    A posterior that is sampled gives other features at every extraction unless it is seeded; here
+    every image has its own seed, so that the choice of images and the batch size change nothing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vdvae_layers: int | None = Field(
+        None, ge=1, description="VDVAE layers to keep, coarsest first (published: 31); None = all"
+    )
+    vdvae_latents: Literal["mean", "sample"] = Field(
+        "mean", description="posterior mean, or one seeded draw (published code: unseeded draw)"
+    )
+    autokl_latent: Literal["mode", "sample"] = Field(
+        "mode", description="mode of the posterior, or one seeded draw (published code: a draw)"
+    )
+    captions: Literal["mean", "first"] = Field(
+        "mean", description="mean of the features of all captions, or the first caption only"
+    )
+    seed: int = Field(0, ge=0, description="seed of the draws, combined with each nsd_id")
+
+
+def encoder(name: str, networks: Any, options: FeatureOptions) -> Encode:
+    """Function ``(images, captions, nsd_ids) -> (n, ...)`` that computes one kind of features.
+
+    Parameters
+    ----------
+    name : one of `FEATURES`
+    networks : what `nbutils.networks.loading.load` returns
+    options : how images and captions are encoded
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    if name not in FEATURES:
+        raise ValueError(f"feature {name!r}: choose one of {', '.join(FEATURES)}.")
+    encode = {
+        "clip_image": _encode_clip_image,
+        "clip_text": _encode_clip_text,
+        "autokl": _encode_autokl,
+        "optimus": _encode_optimus,
+        "vdvae": _encode_vdvae,
+    }[name]
+
+    @torch.inference_mode()
+    def run(images: NDArray, captions: Sequence[Sequence[str]], nsd_ids: NDArray) -> Any:
+        return encode(networks, options, images, captions, nsd_ids)
+
+    return run
+
+
+def generators(seed: int, nsd_ids: Iterable[int], purpose: str) -> list[torch.Generator]:
+    """Random generators, one for each image, independent of the other images and their order.
+
+    Parameters
+    ----------
+    seed : not negative
+    nsd_ids : images
+    purpose : what is drawn; two purposes draw unrelated numbers for the same image
+    """
+    stream = int.from_bytes(purpose.encode(), "little")
+    states = (
+        np.random.SeedSequence([seed, int(nsd_id), stream]).generate_state(1, np.uint64)[0] >> 1
+        for nsd_id in nsd_ids
+    )
+    return [torch.Generator().manual_seed(int(state)) for state in states]
+
+
+def _encode_clip_image(networks, options, images, captions, nsd_ids):
+    return networks.clip.image_tokens(images)
+
+
+def _encode_clip_text(networks, options, images, captions, nsd_ids):
+    return networks.clip.caption_tokens(_choose(captions, options))
+
+
+def _encode_autokl(networks, options, images, captions, nsd_ids):
+    if options.autokl_latent == "mode":
+        return networks.autokl.encode(images)
+    return networks.autokl.encode(images, generators(options.seed, nsd_ids, "autokl feature"))
+
+
+def _encode_optimus(networks, options, images, captions, nsd_ids):
+    chosen = _choose(captions, options)
+    latents = networks.optimus.encode([text for texts in chosen for text in texts])
+    groups = torch.split(latents, [len(texts) for texts in chosen])
+    return torch.stack([group.mean(dim=0) for group in groups])
+
+
+def _encode_vdvae(networks, options, images, captions, nsd_ids):
+    n_layers = options.vdvae_layers or len(networks.vdvae.layer_shapes)
+    if options.vdvae_latents == "mean":
+        return networks.vdvae.latents(images, n_layers)
+    draws = generators(options.seed, nsd_ids, "vdvae feature")
+    return networks.vdvae.latents(images, n_layers, sample=True, generator=draws)
+
+
+def _choose(captions: Sequence[Sequence[str]], options: FeatureOptions) -> list[list[str]]:
+    filled = [[text for text in texts if text] for texts in captions]
+    return [texts[:1] for texts in filled] if options.captions == "first" else filled

@@ -1,0 +1,46 @@
+"""Every figure of the notebooks: functions that take arrays and return a matplotlib figure.
+
+None of them shows or saves anything; `show` does, with the alt text it insists on.
+"""
+
+from nbutils.figures.brains import brain_map, roi_map
+from nbutils.figures.display import bundle, render, show
+from nbutils.figures.flow import flow_diagram
+from nbutils.figures.pictures import compare_captions, denoising_strip, image_grid, roi_gallery
+from nbutils.figures.responses import (
+    alpha_curve,
+    feature_heatmap,
+    feature_panels,
+    noise_ceiling_histogram,
+    prediction_scatter,
+    r2_histogram,
+    response_matrix,
+)
+from nbutils.figures.scores import published_table, score_bars, score_table, similarity_matrix
+from nbutils.figures.style import COLORS, name_feature
+
+__all__ = [
+    "COLORS",
+    "alpha_curve",
+    "brain_map",
+    "bundle",
+    "compare_captions",
+    "denoising_strip",
+    "feature_heatmap",
+    "feature_panels",
+    "flow_diagram",
+    "image_grid",
+    "name_feature",
+    "noise_ceiling_histogram",
+    "prediction_scatter",
+    "published_table",
+    "r2_histogram",
+    "render",
+    "response_matrix",
+    "roi_gallery",
+    "roi_map",
+    "score_bars",
+    "score_table",
+    "show",
+    "similarity_matrix",
+]

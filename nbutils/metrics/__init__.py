@@ -1,0 +1,1 @@
+"""How good is a reconstruction? Measures, chance, ceilings, controls, and the published tables."""

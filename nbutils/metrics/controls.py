@@ -1,0 +1,169 @@
+"""Controls: what do the same decoder and the same generator give without the right information?
+
+Each control is an array of responses (or of features) that goes through exactly the code that the
+real responses go through. What survives a control is not decoded from the brain: it is the
+generator's prior, or what all images share.
+
+- *shuffled*: the responses to other images. Everything that is left is the prior.
+- *wrong subject*: another person's responses to the same images, voxels matched by region. What is
+  left is carried by regions as a whole, not by this person's voxels.
+- *noise-free* (simulated brains only): a ceiling for more repeats and better scanners.
+- *ground-truth features*: a ceiling for better brains and better regression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nbutils.decoding.features import Features
+from nbutils.metrics.bootstrap import derange
+from nbutils.nsd.betas import Responses, noise_free
+from nbutils.nsd.layout import Layout
+from nbutils.nsd.rois import roi
+
+Float = NDArray[np.float32]
+
+MATCHED_ROIS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("prf-visualrois", ("V1",)),
+    ("prf-visualrois", ("V2",)),
+    ("prf-visualrois", ("V3",)),
+    ("prf-visualrois", ("hV4",)),
+    ("floc-faces", ()),
+    ("floc-bodies", ()),
+    ("floc-places", ()),
+    ("floc-words", ()),
+)
+"""Regions within which voxels of two subjects are matched; the first that fits counts."""
+
+
+def shuffle_responses(responses: ArrayLike, seed: int = 0) -> tuple[Float, NDArray[np.int64]]:
+    """Give every image the response to another one.
+
+    Parameters
+    ----------
+    responses : (n_images, n_voxels)
+    seed : of the order
+
+    Returns
+    -------
+    shuffled : (n_images, n_voxels); row i is the response to image ``order[i]``, never to i
+    order : (n_images,)
+    """
+    responses = np.asarray(responses)
+    order = derange(len(responses), np.random.default_rng(seed))
+    return responses[order], order
+
+
+def code_regions(
+    layout: Layout,
+    subject: int,
+    voxels: NDArray[np.int64],
+    regions: Sequence[tuple[str, Sequence[str]]] = MATCHED_ROIS,
+) -> NDArray[np.int64]:
+    """Number the region of every voxel, 0 where none fits.
+
+    Parameters
+    ----------
+    layout, subject : whose ROI volumes
+    voxels : (n_voxels,) flat C-order indices
+    regions : (atlas, labels) pairs; where a voxel is in several, the first counts
+
+    Returns
+    -------
+    codes : (n_voxels,) 0 to len(regions)
+    """
+    codes = np.zeros(len(voxels), dtype=np.int64)
+    for number, (atlas, labels) in reversed(list(enumerate(regions, start=1))):
+        codes[roi(layout, subject, atlas, *labels, voxels=voxels)] = number
+    return codes
+
+
+def match_voxels(own_regions: ArrayLike, other_regions: ArrayLike) -> NDArray[np.int64]:
+    """For every voxel of one brain, a voxel of another brain in the same region.
+
+    Within a region the voxels of both are taken in their order through the volume and the longer
+    list is thinned, or the shorter repeated, evenly. This is our choice; it matches regions, not
+    what single voxels prefer. A region that the other brain lacks is filled from all its voxels.
+
+    Parameters
+    ----------
+    own_regions : (n_own,) region number of each voxel
+    other_regions : (n_other,) region number of each voxel of the other brain
+
+    Returns
+    -------
+    match : (n_own,) positions in the other brain
+    """
+    own, other = np.asarray(own_regions), np.asarray(other_regions)
+    match = np.empty(len(own), dtype=np.int64)
+    for region in np.unique(own):
+        mine = np.flatnonzero(own == region)
+        theirs = np.flatnonzero(other == region)
+        if not len(theirs):
+            theirs = np.arange(len(other))
+        match[mine] = theirs[np.arange(len(mine)) * len(theirs) // len(mine)]
+    return match
+
+
+def swap_subject(own: Responses, other: Responses, layout: Layout) -> Float:
+    """Responses of another subject to the same images, in the place of one's own voxels.
+
+    Parameters
+    ----------
+    own : responses of the subject whose decoder is tested
+    other : responses of the other subject
+    layout : where both subjects' ROI volumes are
+
+    Returns
+    -------
+    responses : (n_test, n_voxels of `own`) float32, z-scored with the other's own statistics
+
+    Raises
+    ------
+    ValueError
+        If both are the same subject or the other did not see a test image.
+    """
+    if own.subject == other.subject:
+        raise ValueError(
+            f"subject {own.subject} on both sides; the control needs another subject's responses."
+        )
+    rows = Features(other.test, other.test_id).rows(own.test_id)
+    match = match_voxels(
+        code_regions(layout, own.subject, own.voxels),
+        code_regions(layout, other.subject, other.voxels),
+    )
+    return other.test[rows][:, match]
+
+
+def remove_noise(layout: Layout, own: Responses) -> Float | None:
+    """Responses to the test images without noise, z-scored as the others; None for real brains.
+
+    Parameters
+    ----------
+    layout : where the data are
+    own : responses of the subject
+
+    Returns
+    -------
+    responses : (n_test, n_voxels) float32 or None
+    """
+    values = noise_free(layout, own.subject, own.test_id, own.voxels)
+    return None if values is None else own.standardise(values)
+
+
+def take_truth(features: Mapping[str, Features], nsd_ids: ArrayLike) -> dict[str, Float]:
+    """Features of the presented images themselves, in the place of predicted ones.
+
+    Parameters
+    ----------
+    features : name -> stored features
+    nsd_ids : (n,) test images
+
+    Returns
+    -------
+    predicted : name -> (n, ...) float32, to be given to a system as ``predicted``
+    """
+    return {name: stored.take(nsd_ids) for name, stored in features.items()}

@@ -1,0 +1,385 @@
+"""A study: the checked parameters of one subject in one world, and the files made from them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+
+from nbutils import artifacts, manifest
+from nbutils.artifacts import ArtifactError
+from nbutils.parameters import ParameterError, explain
+from nbutils.world import World, default_data, find_root, find_world
+
+UPSTREAM = ("sessions", "zscore", "alphas")
+"""Parameters that decide what an earlier notebook computed; two notebooks must agree on them."""
+
+
+def _as_world(value: Any) -> Any:
+    if isinstance(value, World):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"world={value!r}: must be a name")
+    return find_world(value)
+
+
+WorldField = Annotated[
+    World, BeforeValidator(_as_world), PlainSerializer(lambda world: world.name, return_type=str)
+]
+PathField = Annotated[
+    Path, Field(strict=False), PlainSerializer(lambda path: path.as_posix(), return_type=str)
+]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Study(BaseModel):
+    """The parameters of one run, checked, with the paths and artifacts that follow from them.
+
+    Everything a notebook's parameters cell can set is a field here, so a misspelt name, a wrong
+    type or an impossible value is refused in one sentence before anything is computed.
+
+    Parameters
+    ----------
+    world : {"miniature", "nsd"}
+        Simulated brains and small networks, or the real dataset and the published ones.
+    subject : int
+        1-based, as in NSD.
+    device : str
+        `"auto"` takes CUDA, then Apple's MPS, then the CPU.
+    seed : int
+        Root of every random draw.
+    interactive : bool
+        Sliders, or their static pictures. Batch runs pass False.
+    data, networks, results : Path, optional
+        Folders; by default the world's own, and `results/` of the project.
+    snr, repeats : float, int
+        Of a simulated recording: factor on its signal, and how often each image is shown. A world
+        made with other than the usual values needs a `data` folder of its own.
+    sessions : int, optional
+        Read only the first so many sessions; by default all.
+    n_images : int, optional
+        Decode only the first so many test images; by default all.
+    n_train : int, optional
+        Fit on only the first so many training images; by default all.
+    batch_size : int
+        Images that pass through a network at once.
+    steps, strength, guidance_scale : int, float, float
+        Denoising steps, the share of them that is run from a given latent (1 = from pure noise),
+        and the strength of classifier-free guidance (by default the world's).
+    mix_image, mix_caption : float
+        Weight of the image context in the image and in the caption flow; text gets the rest.
+    temperature : float
+        Of the caption decoder; 0 is greedy.
+    preset : {"published", "careful"}
+        Which of two documented sets of choices a system follows: that of the public code, or
+        the one we would defend.
+    rescale : {"none", "train_cv", "test_stats"}, optional
+        How predicted features regain their spread; by default the preset's.
+    alphas : {"published", "cv"}
+        Ridge penalties: the published ones, or chosen on training images.
+    file_format : {"auto", "nii.gz", "hdf5"}
+        Which of the two betas files to read.
+    zscore : {"published", "session"}
+        Statistics over all training images, or within each session.
+    rois : list of str, optional
+        Regions to stimulate; by default those of the published figure.
+    n_seeds : int
+        Pictures for each region.
+    amplitude : float
+        Size of a synthetic region pattern, relative to the training features' norm.
+
+    Raises
+    ------
+    ParameterError
+        One sentence for each thing that is wrong.
+
+    Examples
+    --------
+    >>> study = Study(world="miniature", subject=1, device="cpu")
+    >>> study.path("predictions", "autokl.npy").name
+    'autokl.npy'
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        arbitrary_types_allowed=True,
+        validate_default=True,
+    )
+
+    world: WorldField = "miniature"  # type: ignore[assignment]
+    subject: Count = 1
+    device: str = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    interactive: bool = False
+    data: PathField | None = None
+    networks: PathField | None = None
+    results: PathField | None = None
+    snr: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    repeats: Annotated[int, Field(ge=1, le=3)] = 3
+    sessions: Count | None = None
+    n_images: Count | None = None
+    n_train: Annotated[int, Field(ge=2)] | None = None
+    batch_size: Count = 32
+    steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    strength: Annotated[float, Field(gt=0, le=1)] = 0.75
+    guidance_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    mix_image: Fraction = 0.6
+    mix_caption: Fraction = 0.9
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    preset: Literal["published", "careful"] = "careful"
+    rescale: Literal["none", "train_cv", "test_stats"] | None = None
+    alphas: Literal["published", "cv"] = "published"
+    file_format: Literal["auto", "nii.gz", "hdf5"] = "auto"
+    zscore: Literal["published", "session"] = "published"
+    rois: list[str] | None = None
+    n_seeds: Count = 8
+    amplitude: Positive = 1.0
+
+    _inputs: dict[str, str] = PrivateAttr(default_factory=dict)
+    _started: float = PrivateAttr(default_factory=time.perf_counter)
+
+    def __init__(self, **parameters: Any) -> None:
+        try:
+            super().__init__(**parameters)
+        except ValidationError as error:
+            raise ParameterError(explain(error, type(self).model_fields)) from None
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Study:
+        world = self.world
+        if self.subject not in world.subjects:
+            first, last = world.subjects[0], world.subjects[-1]
+            raise ValueError(
+                f"subject={self.subject}: {world.title} has subjects {first} to {last}"
+            )
+        if self.sessions and self.sessions > (most := world.sessions_of(self.subject)):
+            raise ValueError(
+                f"sessions={self.sessions}: subject {self.subject} of {world.title} has {most}"
+            )
+        for name in ("snr", "repeats"):
+            if world.maker is None and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name}={getattr(self, name)}: {world.title} is recorded; only a simulated "
+                    "brain lets one choose"
+                )
+        for name in self.rois or ():
+            if name not in world.rois:
+                raise ValueError(f"rois={name!r}: {world.title} has {', '.join(world.rois)}")
+        self._settle("device", _find_device(self.device))
+        root = find_root()
+        self._settle("data", _absolute(self.data or default_data(world), root))
+        self._settle("networks", _absolute(self.networks or world.networks, root))
+        self._settle("results", _absolute(self.results or Path("results"), root))
+        if self.guidance_scale is None:
+            self._settle("guidance_scale", world.guidance_scale)
+        return self
+
+    def _settle(self, name: str, value: Any) -> None:
+        # The model is frozen for its users; this fills in what "by default the world's" means,
+        # without marking the field as one that the user set.
+        self.__dict__[name] = value
+
+    @property
+    def session_numbers(self) -> list[int] | None:
+        """The sessions to read, 1-based, or None for all there are."""
+        return None if self.sessions is None else list(range(1, self.sessions + 1))
+
+    # --- randomness
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Return a random generator that depends on the seed and on what it is for.
+
+        Parameters
+        ----------
+        purpose : str
+            Any name; two purposes draw independently, so adding one never moves another.
+        """
+        digest = hashlib.sha256(purpose.encode()).digest()
+        return np.random.default_rng([self.seed, int.from_bytes(digest[:8], "little")])
+
+    # --- files
+
+    def prepare(self) -> Path:
+        """Make this subject's data if the world can and they are missing; return their root."""
+        recording = {"snr": self.snr, "repeats": self.repeats} if self.world.maker else {}
+        return self.world.prepare(self.data, self.subject, **recording)
+
+    def path(self, kind: str, name: str = "") -> Path:
+        """Return `results/<world>/subjNN/<kind>/<name>`, whether or not it exists."""
+        return self.results / self.world.name / f"subj{self.subject:02d}" / kind / name
+
+    def save(self, kind: str, name: str, value: Any, nsd_id: Any = None, **notes: Any) -> Path:
+        """Write an artifact and its sidecar; see `artifacts.write` for the formats.
+
+        Parameters
+        ----------
+        kind, name : str
+            Folder and file name; the suffix chooses the format.
+        value : array, DataFrame, dict or list
+            What to write.
+        nsd_id : (n,) int, optional
+            The image behind each row, kept in the sidecar.
+        **notes
+            Anything else worth keeping beside it.
+
+        Returns
+        -------
+        Path
+            Where it lies.
+
+        Raises
+        ------
+        ValueError
+            If `nsd_id` does not have one entry for each row.
+        """
+        path = self.path(kind, name)
+        if nsd_id is not None and len(nsd_id) != len(value):
+            raise ValueError(f"{kind}/{name}: {len(value)} rows but {len(nsd_id)} nsd_ids")
+        # First: a crash between the two writes must not leave an old sidecar beside a new file.
+        artifacts.sidecar_path(path).unlink(missing_ok=True)
+        artifacts.write(path, value)
+        return self.stamp(kind, name, nsd_id=nsd_id, **notes)
+
+    def stamp(self, kind: str, name: str, nsd_id: Any = None, **notes: Any) -> Path:
+        """Write the sidecar of a finished file that something else wrote, such as features."""
+        path = self.path(kind, name)
+        record = {"artifact": f"{kind}/{name}", **artifacts.describe(path), **self.provenance()}
+        if nsd_id is not None:
+            record["nsd_id"] = np.asarray(nsd_id).tolist()
+        artifacts.write_json(artifacts.sidecar_path(path), record | notes)
+        return path
+
+    def require(self, kind: str, name: str) -> Path:
+        """Return the path of a finished artifact of this study.
+
+        Raises
+        ------
+        ArtifactError
+            If it is missing (naming the notebook that makes it), half-written, foreign, of
+            another subject, or made with other parameters.
+        """
+        self._read_record(kind, name)
+        return self.path(kind, name)
+
+    def load(self, kind: str, name: str) -> Any:
+        """Read a finished artifact; arrays come memory-mapped. Raises as `require` does."""
+        return artifacts.read(self.require(kind, name))
+
+    def ids(self, kind: str, name: str) -> np.ndarray:
+        """Return the nsd_id of each row of an artifact, (n,) int64. Raises as `require` does."""
+        record = self._read_record(kind, name)
+        if "nsd_id" not in record:
+            raise ArtifactError(f"{kind}/{name}: was saved without nsd_ids")
+        return np.asarray(record["nsd_id"], dtype=np.int64)
+
+    def _read_record(self, kind: str, name: str) -> dict[str, Any]:
+        path, artifact = self.path(kind, name), f"{kind}/{name}"
+        if not path.is_file():
+            raise ArtifactError(self._explain_missing(path, artifact))
+        record = artifacts.read_sidecar(path)
+        made_for = (record.get("world"), record.get("subject"), record.get("artifact"))
+        if made_for != (self.world.name, self.subject, artifact):
+            raise ArtifactError(
+                f"{path}: belongs to {made_for[2]} of world {made_for[0]}, subject {made_for[1]}; "
+                "move it away and make the right one"
+            )
+        self._hold_together(artifact, record)
+        self._inputs[artifact] = record["sha256"]
+        return record
+
+    def _hold_together(self, artifact: str, record: dict[str, Any]) -> None:
+        theirs, mine = record.get("parameters", {}), self.describe()
+        for key in set(UPSTREAM) & self.model_fields_set & set(record.get("set", ())):
+            if theirs.get(key) != mine[key]:
+                notebook = manifest.maker(artifact)
+                again = f"run {notebook.name} again" if notebook else "make it again"
+                raise ArtifactError(
+                    f"{artifact}: made with {key}={theirs.get(key)!r}, this study has "
+                    f"{key}={mine[key]!r}; {again}"
+                )
+
+    def _explain_missing(self, path: Path, artifact: str) -> str:
+        notebook = manifest.maker(artifact)
+        if notebook is None:
+            return f"{path}: not there, and no notebook is listed as making {artifact}"
+        command = f"python -m nbutils run {notebook.number}"
+        if self.world.name != "miniature" or self.subject != 1:
+            command += f" --world {self.world.name} --subject {self.subject}"
+        return f"{path}: not there yet; {notebook.name} makes it (`{command}`)"
+
+    # --- provenance
+
+    def describe(self) -> dict[str, Any]:
+        """Return all parameters as plain values."""
+        return self.model_dump(mode="json")
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a reader needs to get the same result again.
+
+        Returns
+        -------
+        dict
+            World, subject, seed, parameters and which of them were set, versions, hashes of the
+            artifacts read so far, seconds since the study began, peak memory in GB (host, and GPU
+            where one was used).
+        """
+        record = {
+            "world": self.world.name,
+            "subject": self.subject,
+            "seed": self.seed,
+            "parameters": self.describe(),
+            "set": sorted(self.model_fields_set),
+            "versions": artifacts.versions(),
+            "inputs": dict(sorted(self._inputs.items())),
+            "seconds": round(time.perf_counter() - self._started, 2),
+            "peak_memory_gb": round(artifacts.peak_memory(), 3),
+        }
+        if self.device.startswith("cuda"):
+            import torch
+
+            record["peak_gpu_gb"] = round(torch.cuda.max_memory_allocated(self.device) / 1e9, 3)
+        return record
+
+
+def _absolute(path: Path, root: Path) -> Path:
+    path = Path(os.path.expanduser(path))
+    return path if path.is_absolute() else root / path
+
+
+def _find_device(device: str) -> str:
+    """Return the device to use, after checking that it is there."""
+    if device == "cpu":
+        return device
+    import torch  # only here: two seconds that a CPU run's checks need not wait for
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if device == "auto":
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    kind, _, index = device.partition(":")
+    if kind not in ("cuda", "mps") or (index and not index.isdigit()):
+        raise ValueError(f"device={device!r}: say 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'")
+    if not (cuda if kind == "cuda" else mps):
+        raise ValueError(f"device={device!r}: torch finds no such device here; say 'auto' or 'cpu'")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={device!r}: there are {torch.cuda.device_count()} GPUs, from 0 on"
+        )
+    return device

@@ -1,0 +1,1 @@
+"""Published decoding systems: from predicted features to images and captions."""

@@ -1,0 +1,73 @@
+"""Choosing the ridge penalty, against scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.model_selection import GridSearchCV, KFold
+
+from nbutils.decoding.features import Features
+from nbutils.decoding.selection import choose_alpha
+
+ALPHAS = np.array([0.5, 5.0, 50.0, 500.0, 5000.0])
+
+
+@pytest.fixture(params=[(60, 100), (100, 40)], ids=["more voxels", "more images"])
+def problem(request):
+    n_images, n_voxels = request.param
+    rng = np.random.default_rng(4)
+    responses = rng.normal(size=(n_images, n_voxels)) + 0.5
+    targets = responses @ rng.normal(size=(n_voxels, 6)) * 0.3 + rng.normal(size=(n_images, 6)) * 3
+    return responses, targets + 10
+
+
+def test_leave_one_out_errors_equal_sklearn_ridgecv(problem):
+    responses, targets = problem
+    reference = RidgeCV(alphas=ALPHAS, store_cv_results=True).fit(responses, targets)
+    choice = choose_alpha(responses, targets, ALPHAS, "loo")
+    expected = reference.cv_results_.mean(axis=(0, 1))
+    np.testing.assert_allclose(choice.errors, expected, rtol=1e-8)
+    assert choice.alpha == reference.alpha_
+
+
+def test_kfold_errors_equal_sklearn_grid_search(problem):
+    responses, targets = problem
+    search = GridSearchCV(
+        Ridge(), {"alpha": ALPHAS}, cv=KFold(4), scoring="neg_mean_squared_error"
+    ).fit(responses, targets)
+    choice = choose_alpha(responses, targets, ALPHAS, "kfold", folds=4)
+    np.testing.assert_allclose(choice.errors, -search.cv_results_["mean_test_score"], rtol=1e-4)
+    assert choice.alpha == search.best_params_["alpha"]
+
+
+def test_gcv_equals_its_definition_with_the_hat_matrix(problem):
+    responses, targets = problem
+    n = len(responses)
+    design = np.hstack([np.ones((n, 1)), responses])
+    penalty = np.eye(design.shape[1])
+    penalty[0, 0] = 0
+    expected = []
+    for alpha in ALPHAS:
+        hat = design @ np.linalg.solve(design.T @ design + alpha * penalty, design.T)
+        residual = targets - hat @ targets
+        expected.append((residual**2).mean() / (1 - np.trace(hat) / n) ** 2)
+    choice = choose_alpha(responses, targets, ALPHAS, "gcv")
+    np.testing.assert_allclose(choice.errors, expected, rtol=1e-6)
+
+
+def test_features_rows_are_found_by_nsd_id(problem):
+    responses, targets = problem
+    nsd_id = np.arange(len(responses)) * 7
+    features = Features(targets[::-1].astype(np.float32), nsd_id[::-1])
+    found = choose_alpha(responses, features, ALPHAS, nsd_id=nsd_id)
+    expected = choose_alpha(responses, targets.astype(np.float32), ALPHAS)
+    np.testing.assert_allclose(found.errors, expected.errors)
+
+
+def test_bad_choices_are_refused(problem):
+    responses, targets = problem
+    with pytest.raises(ValueError, match="choose one of loo, gcv, kfold"):
+        choose_alpha(responses, targets, ALPHAS, "guess")
+    with pytest.raises(ValueError, match="at least one candidate"):
+        choose_alpha(responses, targets, [])
+    with pytest.raises(ValueError, match="same images"):
+        choose_alpha(responses, targets[:-1], ALPHAS)

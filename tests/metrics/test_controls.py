@@ -1,0 +1,120 @@
+"""Controls keep the images apart and the regions together."""
+
+import nibabel
+import numpy as np
+import pytest
+
+from nbutils.decoding.features import Features
+from nbutils.metrics import controls
+from nbutils.nsd.betas import Responses
+from nbutils.nsd.layout import Layout
+
+SHAPE = (5, 4, 3)
+ATLASES = {
+    "prf-visualrois": ["V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"],
+    "floc-faces": ["OFA", "FFA-1"],
+    "floc-bodies": ["EBA"],
+    "floc-places": ["PPA"],
+    "floc-words": ["VWFA-1"],
+}
+
+
+@pytest.fixture(scope="module")
+def brains(tmp_path_factory):
+    """Two subjects with different random regions."""
+    layout = Layout(tmp_path_factory.mktemp("nsd"))
+    rng = np.random.default_rng(0)
+    for subject in (1, 2):
+        volumes = {layout.volume(subject, "brainmask"): np.ones(SHAPE)}
+        for atlas, labels in ATLASES.items():
+            volumes[layout.roi(subject, atlas)] = rng.integers(-1, len(labels) + 1, SHAPE)
+            table = layout.labels(subject, atlas)
+            table.parent.mkdir(parents=True, exist_ok=True)
+            lines = [f"{i} {name}" for i, name in enumerate(["Unknown", *labels])]
+            table.write_text("\n".join(lines))
+        for path, values in volumes.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(values.astype(np.int16), np.eye(4)), path)
+    return layout
+
+
+def make_responses(subject, voxels, ids, values=None):
+    rng = np.random.default_rng(subject)
+    test = rng.normal(size=(len(ids), len(voxels))).astype(np.float32) if values is None else values
+    empty = np.zeros((0, len(voxels)), np.float32)
+    none = np.zeros(0, np.int64)
+    return Responses(
+        subject=subject, train=empty, test=test, train_id=none, test_id=np.asarray(ids),
+        n_repeats_train=none, n_repeats_test=none, voxels=voxels, shape=SHAPE,
+        mean=np.full(len(voxels), 2, np.float32), std=np.full(len(voxels), 4, np.float32),
+        test_trials=empty, test_trial_id=none,
+    )  # fmt: skip
+
+
+def test_shuffled_responses_belong_to_other_images():
+    responses = np.arange(20).reshape(10, 2)
+    shuffled, order = controls.shuffle_responses(responses, seed=3)
+    np.testing.assert_array_equal(shuffled, responses[order])
+    assert (order != np.arange(10)).all()
+    assert sorted(order) == list(range(10))
+
+
+def test_matched_voxels_lie_in_the_same_region_and_spread_over_it():
+    own = np.array([1, 1, 1, 1, 2, 0, 3])
+    other = np.array([2, 1, 0, 1, 2, 0])
+    match = controls.match_voxels(own, other)
+    np.testing.assert_array_equal(match[:4], [1, 1, 3, 3])
+    np.testing.assert_array_equal(other[match[:6]], own[:6])
+    assert 0 <= match[6] < 6  # the other brain lacks region 3
+
+
+def test_other_subjects_responses_come_from_the_same_image_and_region(brains):
+    codes = controls.code_regions(brains, 2, np.arange(60))
+    ids = np.array([9, 2, 5])
+    # A response that tells which image and which region it belongs to.
+    values = (100 * ids[:, None] + codes[None]).astype(np.float32)
+    other = make_responses(2, np.arange(60), ids, values)
+    own = make_responses(1, np.arange(10, 50), [5, 9])
+    found = controls.swap_subject(own, other, brains)
+    own_codes = controls.code_regions(brains, 1, own.voxels)
+    shared = np.isin(own_codes, codes)
+    assert shared.sum() > 20
+    np.testing.assert_array_equal(found[:, shared], [[500], [900]] + own_codes[shared])
+
+
+def test_regions_are_read_from_the_atlases_in_their_order(brains):
+    codes = controls.code_regions(brains, 1, np.arange(60))
+    visual = np.asarray(nibabel.load(brains.roi(1, "prf-visualrois")).dataobj).ravel()
+    faces = np.asarray(nibabel.load(brains.roi(1, "floc-faces")).dataobj).ravel()
+    np.testing.assert_array_equal(codes == 1, np.isin(visual, [1, 2]))
+    np.testing.assert_array_equal(codes == 4, visual == 7)
+    np.testing.assert_array_equal(codes == 5, (faces > 0) & ~(visual > 0))
+
+
+def test_noise_free_responses_are_scaled_like_the_others(brains):
+    voxels, ids = np.arange(10, 50), np.array([5, 9])
+    own = make_responses(1, voxels, ids)
+    assert controls.remove_noise(brains, own) is None
+    folder = brains.truth(1)
+    folder.mkdir(parents=True)
+    truth = np.random.default_rng(0).normal(size=(3, 60)).astype(np.float32)
+    np.save(folder / "noise_free.npy", truth)
+    np.save(folder / "nsd_id.npy", np.array([2, 5, 9]))
+    np.save(folder / "voxels.npy", np.arange(60))
+    expected = (truth[1:, 10:50] - 2) / 4
+    np.testing.assert_allclose(controls.remove_noise(brains, own), expected, rtol=1e-6)
+
+
+def test_truth_features_come_in_the_order_asked():
+    stored = Features(np.arange(6, dtype=np.float16).reshape(3, 2), np.array([4, 1, 8]))
+    found = controls.take_truth({"autokl": stored}, [8, 4])
+    np.testing.assert_array_equal(found["autokl"], [[4, 5], [0, 1]])
+    assert found["autokl"].dtype == np.float32
+
+
+def test_impossible_controls_are_refused(brains):
+    own = make_responses(1, np.arange(10), [5, 9])
+    with pytest.raises(ValueError, match="subject 1 on both sides"):
+        controls.swap_subject(own, own, brains)
+    with pytest.raises(ValueError, match="nsd_id 9 is the first"):
+        controls.swap_subject(own, make_responses(2, np.arange(10), [5, 7]), brains)
