@@ -29,7 +29,7 @@ tutorial: $(READY)
 test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/nbstripout --verify $(NOTEBOOKS)
+	$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify $(NOTEBOOKS))
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 	$(BIN)/python -m pytest $(ARGS)

@@ -43,6 +43,11 @@ its "V2" FFA-2 and mTL-faces, its "V3" aTL-faces, and its "V4" is empty, so that
 the intercept. Copying that would show faces under the name of V1.
 """
 
+PREFERRED: dict[str, str] = {
+    "faces": "face", "words": "word", "places": "place", "bodies": "body", "food": "food",
+}  # fmt: skip
+"""Region -> the category that its localizer, or its literature, says it prefers."""
+
 FULL_SIZE_NORMS: dict[str, float] = {"clip_text": 9.0, "clip_image": 15.0, "vdvae": 50.0}
 """Norms that the published code gives to the directions of synthetic predictions."""
 

@@ -45,8 +45,9 @@ class Slider:
     def __post_init__(self) -> None:
         """Refuse a default that the slider would silently move."""
         if not (self.low <= self.default <= self.high and self.step > 0):
-            raise ValueError(f"{self.label}={self.default}: choose {self.low} to {self.high}, in "
-                             "steps above 0")
+            raise ValueError(
+                f"{self.label}={self.default}: choose {self.low} to {self.high}, in steps above 0"
+            )
 
     def build(self) -> ipywidgets.Widget:
         """Make the widget. It reports when released, not on the way: a picture takes seconds."""
@@ -55,9 +56,17 @@ class Slider:
         digits = max(0, math.ceil(-math.log10(self.step) - 1e-9))
         options = {} if whole else {"readout_format": f".{digits}f"}
         number = int if whole else float
-        return kind(value=number(self.default), min=number(self.low), max=number(self.high),
-                    step=number(self.step), description=self.label, continuous_update=False,
-                    style={"description_width": "9em"}, layout={"width": "28em"}, **options)
+        return kind(
+            value=number(self.default),
+            min=number(self.low),
+            max=number(self.high),
+            step=number(self.step),
+            description=self.label,
+            continuous_update=False,
+            style={"description_width": "9em"},
+            layout={"width": "28em"},
+            **options,
+        )
 
 
 @dataclass(frozen=True)
@@ -78,14 +87,20 @@ class Choice:
     def __post_init__(self) -> None:
         """Refuse a default that is not there."""
         if self.default not in self.options.values():
-            raise ValueError(f"{self.label}={self.default!r}: choose one of "
-                             f"{', '.join(map(str, self.options.values()))}")
+            raise ValueError(
+                f"{self.label}={self.default!r}: choose one of "
+                f"{', '.join(map(str, self.options.values()))}"
+            )
 
     def build(self) -> ipywidgets.Widget:
         """Make the widget."""
-        return ipywidgets.Dropdown(options=list(self.options.items()), value=self.default,
-                                   description=self.label, style={"description_width": "9em"},
-                                   layout={"width": "28em"})
+        return ipywidgets.Dropdown(
+            options=list(self.options.items()),
+            value=self.default,
+            description=self.label,
+            style={"description_width": "9em"},
+            layout={"width": "28em"},
+        )
 
 
 Control = Slider | Choice
@@ -111,13 +126,18 @@ def dose(default: float = 1.0, low: float = 0.0, high: float = 3.0, label: str =
     return Slider(default, low, high, 0.25, label)
 
 
-def doses(rois: Sequence[str], default: Mapping[str, float] | None = None, low: float = 0.0,
-          high: float = 3.0) -> dict[str, Slider]:
+def doses(
+    rois: Sequence[str],
+    default: Mapping[str, float] | None = None,
+    low: float = 0.0,
+    high: float = 3.0,
+) -> dict[str, Slider]:
     """Control the dose of several regions: one slider each, 0 unless `default` says more."""
     unknown = set(default or {}) - set(rois)
     if unknown:
-        raise ValueError(f"default names {', '.join(sorted(unknown))}: not among the regions "
-                         f"{', '.join(rois)}")
+        raise ValueError(
+            f"default names {', '.join(sorted(unknown))}: not among the regions {', '.join(rois)}"
+        )
     return {name: dose((default or {}).get(name, 0.0), low, high, name) for name in rois}
 
 
@@ -129,8 +149,11 @@ def choose_image(nsd_ids: Sequence[int], default: int = 0) -> Choice:
     nsd_ids : (n,) of the test images, in the order of the rows
     default : row
     """
-    return Choice({f"{row}: nsd_id {int(nsd_id)}": row for row, nsd_id in enumerate(nsd_ids)},
-                  default, "test image")
+    return Choice(
+        {f"{row}: nsd_id {int(nsd_id)}": row for row, nsd_id in enumerate(nsd_ids)},
+        default,
+        "test image",
+    )
 
 
 def defaults(controls: Mapping[str, Control]) -> dict[str, Any]:
@@ -166,8 +189,11 @@ def sliders(function: Draw, *, interactive: bool, alt: Alt, **controls: Control)
     shown = Panel(function, alt, controls)
     # Readers without widgets (a web viewer, a stopped kernel) see the default state.
     still, metadata = shown.draw(**shown.values())
-    display({**still, **shown.box._repr_mimebundle_(), "text/plain": still["text/plain"]},
-            metadata=metadata, raw=True)
+    display(
+        {**still, **shown.box._repr_mimebundle_(), "text/plain": still["text/plain"]},
+        metadata=metadata,
+        raw=True,
+    )
 
 
 class Panel:
@@ -227,5 +253,9 @@ def _picture(data: dict[str, str], metadata: dict[str, dict]) -> dict[str, Any]:
 
 def _record(error: Exception) -> dict[str, Any]:
     lines = "".join(traceback.format_exception(error)).splitlines()
-    return {"output_type": "error", "ename": type(error).__name__, "evalue": str(error),
-            "traceback": lines}
+    return {
+        "output_type": "error",
+        "ename": type(error).__name__,
+        "evalue": str(error),
+        "traceback": lines,
+    }

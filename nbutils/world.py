@@ -6,6 +6,7 @@ import importlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -55,6 +56,9 @@ class World:
         Factor on the published ridge penalties.
     maker : str or None
         `module:function` that makes the data on first use; None where the reader brings them.
+    vocabulary : str or None
+        `module:mapping` of category -> words that name it in a caption, in the order of the
+        classifier's outputs; None where no such list was drawn up.
     """
 
     name: str
@@ -69,6 +73,7 @@ class World:
     guidance_scale: float
     alpha_scale: float
     maker: str | None
+    vocabulary: str | None = None
 
     @property
     def alphas(self) -> dict[str, float]:
@@ -78,6 +83,10 @@ class World:
         training images x voxels; so a smaller world scales the published value by that product.
         """
         return {name: alpha * self.alpha_scale for name, alpha in PUBLISHED_ALPHAS.items()}
+
+    def category_words(self) -> dict[str, frozenset[str]]:
+        """Return the words that name each category; empty where no such list was drawn up."""
+        return {} if self.vocabulary is None else dict(_find_object(self.vocabulary))
 
     def sessions_of(self, subject: int) -> int:
         """Return how many sessions `subject` has."""
@@ -106,11 +115,7 @@ class World:
             If the data are missing and only the reader can bring them.
         """
         if self.maker is not None:
-            # By dotted name: the simulator stands above this module in the import layers.
-            module, _, function = self.maker.partition(":")
-            getattr(importlib.import_module(module), function)(
-                root, subjects=(subject,), **recording
-            )
+            _find_object(self.maker)(root, subjects=(subject,), **recording)
         elif not (root / "nsddata").is_dir():
             raise FileNotFoundError(
                 f"{root}: no {self.title} data here; data/README.md says how to get access and "
@@ -133,6 +138,7 @@ WORLDS = {
         guidance_scale=4.0,
         alpha_scale=3_600 * 4_000 / PUBLISHED_SIZE,
         maker="nbutils.miniature.write:make",
+        vocabulary="nbutils.miniature.captions:CATEGORY_WORDS",
     ),
     "nsd": World(
         name="nsd",
@@ -162,6 +168,12 @@ def find_world(name: str) -> World:
     if name not in WORLDS:
         raise ValueError(f"world={name!r}: there are {' and '.join(map(repr, WORLDS))}")
     return WORLDS[name]
+
+
+def _find_object(place: str) -> Any:
+    """Return what `module:name` means; by name, because the simulator stands above this module."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def find_root(start: Path | None = None) -> Path:

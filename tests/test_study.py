@@ -11,6 +11,7 @@ import pytest
 from nbutils import Study, synthetic
 from nbutils.artifacts import ArtifactError, hash_file, replacing, sidecar_path, write
 from nbutils.miniature import write as write_world
+from nbutils.miniature.scenes import CATEGORIES
 from nbutils.parameters import ParameterError
 from nbutils.world import PUBLISHED_SIZE, WORLDS, find_world
 
@@ -83,6 +84,14 @@ def test_session_counts_are_those_of_nsd():
         40,
         30,
     ]
+
+
+def test_category_words_follow_the_classifiers_order_and_no_word_names_two_categories():
+    words = find_world("miniature").category_words()
+    assert tuple(words) == CATEGORIES
+    said = [word for group in words.values() for word in group]
+    assert len(said) == len(set(said))
+    assert find_world("nsd").category_words() == {}
 
 
 def test_alphas_are_brain_diffusers_and_scale_with_the_kernels_trace():

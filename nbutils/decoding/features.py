@@ -2,7 +2,8 @@
 
 `extract` writes ``<path>`` (an ``.npy`` file) and ``<path without .npy>.features.json``, which says
 which images the rows belong to. An interrupted extraction leaves ``<path>.part`` and continues
-there; the final names appear only when every row is written.
+there; the final names appear only when every row is written. The sidecar also holds a hash of the
+network's weights, so that features of an earlier version are never taken for the present ones.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
+from nbutils.artifacts import hash_file
 from nbutils.decoding.encoders import FROM_CAPTIONS, FeatureOptions, encoder
 
 Captions = Sequence[Sequence[str]]
@@ -101,6 +103,7 @@ def extract(
     *,
     options: FeatureOptions | None = None,
     batch_size: int = 64,
+    replace: bool = False,
     progress: bool = True,
 ) -> Features:
     """Run one frozen network over all images and store what it says.
@@ -115,6 +118,8 @@ def extract(
     path : where the ``.npy`` file goes
     options : how images and captions are encoded; the careful choices by default
     batch_size : images at a time
+    replace : whether a finished file of other images, weights or options is written anew; by
+        default it is left alone and reported
     progress : show a progress bar
 
     Returns
@@ -124,15 +129,23 @@ def extract(
     Raises
     ------
     ValueError
-        If the name is unknown, captions are missing, or the file holds other images.
+        If the name is unknown, captions are missing, or the file holds other features and
+        `replace` was not asked for.
     """
     ids, path = np.asarray(nsd_ids, dtype=np.int64), Path(path)
     options = options or FeatureOptions()
     encode = encoder(name, networks, options)
     _check_captions(name, captions, ids)
     record = {"feature": name, "options": options.model_dump(), "nsd_id": ids.tolist()}
+    record["weights"] = _hash_weights(name, networks)
     if path.is_file() and _sidecar(path).is_file():
-        return _reuse(path, record)
+        if json.loads(_sidecar(path).read_text()) == record:
+            return open_features(path)
+        if not replace:
+            raise ValueError(
+                f"{path} holds other features (other images, network or options); remove it, "
+                "choose another path, or say replace=True."
+            )
     _write(path, record, stimuli, captions, encode, batch_size, progress)
     return open_features(path)
 
@@ -150,13 +163,12 @@ def _check_captions(name: str, captions: Captions | None, ids: NDArray) -> None:
         raise ValueError(f"{len(empty)} images have no caption (nsd_id {empty[0]} is the first).")
 
 
-def _reuse(path: Path, record: dict) -> Features:
-    if json.loads(_sidecar(path).read_text()) != record:
-        raise ValueError(
-            f"{path} holds other features (other images, network or options); remove it or "
-            "choose another path."
-        )
-    return open_features(path)
+def _hash_weights(name: str, networks: Any) -> str | None:
+    """Hash of the file that holds a feature's network; None for networks without a directory."""
+    directory = getattr(networks, "directory", None)
+    network = name.removesuffix("_image").removesuffix("_text")
+    file = Path(directory or ".", f"{network}.safetensors")
+    return hash_file(file) if directory is not None and file.is_file() else None
 
 
 def _write(
@@ -184,7 +196,8 @@ def _write(
         bar.update(len(values))
     bar.close()
     del array
-    # The sidecar goes first: an .npy file under its final name is always complete.
+    # The sidecar goes first, and never beside an older array: what bears the final name is whole.
+    path.unlink(missing_ok=True)
     _replace_text(_sidecar(path), json.dumps(record))
     os.replace(_part(path), path)
     _marker(path).unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,18 +67,59 @@ def choose_alpha(
     ValueError
         If the method is unknown, there is no candidate, or targets and responses do not match.
     """
+    options = {"nsd_id": nsd_id, "folds": folds, "n_targets": n_targets, "seed": seed}
+    return choose_alphas(responses_train, {"": targets}, alphas, method, **options)[""]
+
+
+def choose_alphas(
+    responses_train: ArrayLike,
+    targets: Mapping[str, ArrayLike | Features],
+    alphas: ArrayLike,
+    method: Method = "loo",
+    *,
+    nsd_id: ArrayLike | None = None,
+    folds: int = 5,
+    n_targets: int = 1024,
+    seed: int = 0,
+) -> dict[str, AlphaChoice]:
+    """Choose a ridge penalty for each of several features.
+
+    The responses are decomposed once for all of them, which is most of the work.
+
+    Parameters
+    ----------
+    responses_train, alphas, method, nsd_id, folds, seed : as in `choose_alpha`
+    targets : feature -> targets as in `choose_alpha`
+    n_targets : number of target columns used of each feature
+
+    Returns
+    -------
+    choices : feature -> `AlphaChoice`
+
+    Raises
+    ------
+    ValueError
+        As in `choose_alpha`.
+    """
     alphas = np.unique(np.asarray(alphas, dtype=np.float64))
     if method not in METHODS:
         raise ValueError(f"method={method!r}: choose one of {', '.join(METHODS)}.")
     if not (alphas.size and (alphas > 0).all()):
         raise ValueError("alphas: give at least one candidate, all of them > 0.")
     responses = np.asarray(responses_train)
-    values = _sample_targets(targets, nsd_id, len(responses), n_targets, seed)
+    values = {
+        name: _sample_targets(target, nsd_id, len(responses), n_targets, seed)
+        for name, target in targets.items()
+    }
     if method == "kfold":
-        errors = _kfold_errors(responses, values, alphas, folds)
+        errors = {name: _kfold_errors(responses, y, alphas, folds) for name, y in values.items()}
     else:
-        errors = _closed_form_errors(responses, values, alphas, method)
-    return AlphaChoice(float(alphas[errors.argmin()]), alphas, errors, method)
+        hat = _decompose(responses.astype(np.float64))
+        errors = {name: _closed_form_errors(hat, y, alphas, method) for name, y in values.items()}
+    return {
+        name: AlphaChoice(float(alphas[error.argmin()]), alphas, error, method)
+        for name, error in errors.items()
+    }
 
 
 def _sample_targets(
@@ -106,22 +148,23 @@ def _sample_targets(
 
 
 def _closed_form_errors(
-    responses: NDArray, values: NDArray, alphas: NDArray, method: str
+    hat: tuple[NDArray, NDArray], values: NDArray, alphas: NDArray, method: str
 ) -> NDArray[np.float64]:
     """Leave-one-out or GCV error of every candidate from one eigendecomposition.
 
     Double precision: 1 - h_ii, by which the residuals are divided, is a small difference.
     """
-    basis, eigenvalues = _hat_basis(responses.astype(np.float64))
+    vectors, eigenvalues = hat
+    squares = np.square(vectors)
     n_images = len(values)
     centred = values - values.mean(axis=0)
-    rotated = basis.T @ centred
+    rotated = vectors.T @ centred
     errors = []
     for alpha in alphas:
         shrink = eigenvalues / (eigenvalues + alpha)
-        residual = centred - basis @ (shrink[:, None] * rotated)
+        residual = centred - vectors @ (shrink[:, None] * rotated)
         if method == "loo":
-            left = 1 - 1 / n_images - np.square(basis) @ shrink
+            left = 1 - 1 / n_images - squares @ shrink
             errors.append(np.square(residual / left[:, None]).mean())
         else:
             free = n_images - 1 - shrink.sum()
@@ -129,20 +172,16 @@ def _closed_form_errors(
     return np.asarray(errors)
 
 
-def _hat_basis(responses: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
+def _decompose(responses: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
     """Left singular vectors and squared singular values of the centred responses."""
     centred = responses - responses.mean(axis=0)
     n_images, n_voxels = centred.shape
-    if n_voxels > n_images:
-        eigenvalues, basis = eigh(centred @ centred.T, driver="evd", overwrite_a=True)
-    else:
-        eigenvalues, right = eigh(centred.T @ centred, driver="evd", overwrite_a=True)
-        basis = centred @ right
+    primal = n_voxels <= n_images
+    gram = centred.T @ centred if primal else centred @ centred.T
+    eigenvalues, vectors = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
     keep = eigenvalues > eigenvalues[-1] * 1e-12
-    eigenvalues, basis = eigenvalues[keep], basis[:, keep]
-    if n_voxels <= n_images:
-        basis /= np.sqrt(eigenvalues)
-    return basis, eigenvalues
+    eigenvalues, vectors = eigenvalues[keep], vectors[:, keep]
+    return (centred @ vectors / np.sqrt(eigenvalues) if primal else vectors), eigenvalues
 
 
 def _kfold_errors(

@@ -6,6 +6,7 @@ None of them shows or saves anything; `show` does, with the alt text it insists 
 from nbutils.figures.brains import brain_map, roi_map
 from nbutils.figures.display import bundle, render, show
 from nbutils.figures.flow import flow_diagram
+from nbutils.figures.matrices import labelled_matrix
 from nbutils.figures.pictures import compare_captions, denoising_strip, image_grid, roi_gallery
 from nbutils.figures.responses import (
     alpha_curve,
@@ -30,6 +31,7 @@ __all__ = [
     "feature_panels",
     "flow_diagram",
     "image_grid",
+    "labelled_matrix",
     "name_feature",
     "noise_ceiling_histogram",
     "prediction_scatter",

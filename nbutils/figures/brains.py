@@ -7,7 +7,8 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from matplotlib.colors import ListedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
@@ -15,17 +16,19 @@ from numpy.typing import ArrayLike, NDArray
 from nbutils.figures.style import (
     COLORS,
     DIVERGING,
-    GREY,
     SEQUENTIAL,
     find_limit,
     styled,
 )
 from nbutils.nsd import rois as nsd_rois
 from nbutils.nsd.layout import Layout
-from nbutils.nsd.volumes import check_voxels, grid, read_volume, to_image, to_volume
+from nbutils.nsd.volumes import check_voxels, grid, read_volume, to_volume
 
 BACKGROUND = "T1_to_func1pt8mm"
-SIZE = (11.0, 2.4)
+SIZE = (11.0, 2.2)
+REGION_COLORS = (*COLORS, "#F0E442")
+MARGIN = 2
+"""Voxels around the volume."""
 
 
 @styled
@@ -67,17 +70,19 @@ def brain_map(
     voxels = nsd_rois.mask(layout, subject) if voxels is None else np.asarray(voxels)
     values = np.array(values, dtype=np.float32)
     limit = find_limit(values) if limit is None else float(limit)
-    signed = bool(np.nanmin(values, initial=0.0) < 0)
+    low = -limit if np.nanmin(values, initial=0.0) < 0 else 0.0
+    colors = SEQUENTIAL if low == 0 else DIVERGING
     # nilearn takes 0 for "nothing here", also where a voxel's value happens to be 0.
-    values[values == 0] = 2e-6 * limit
+    values = np.where(np.isfinite(values), np.where(values == 0, 2e-6 * limit, values), 0)
     figure = Figure(figsize=SIZE)
     drawn = plotting.plot_stat_map(
-        to_image(layout, subject, values, voxels), threshold=1e-6 * limit,
-        cmap=DIVERGING if signed else SEQUENTIAL, vmax=limit, vmin=-limit if signed else 0,
-        symmetric_cbar=signed, colorbar=True,
-        **_background(layout, subject, figure, voxels, cuts),
+        _pad(layout, subject, values, voxels), threshold=1e-6 * limit, cmap=colors,
+        vmin=low, vmax=limit, colorbar=False, **_slices(layout, subject, figure, voxels, cuts),
     )  # fmt: skip
-    _tidy(figure, drawn, title, label)
+    _tidy(figure, drawn, title)
+    bar = figure.add_axes((0.955, 0.12, 0.008, 0.76))
+    figure.colorbar(ScalarMappable(Normalize(low, limit), colors), cax=bar, label=label)
+    bar.tick_params(labelsize=8)
     return figure
 
 
@@ -109,56 +114,85 @@ def roi_map(
     """
     from nilearn import plotting
 
-    if not 0 < len(rois) <= len(COLORS):
-        raise ValueError(f"{len(rois)} regions: one figure shows 1 to {len(COLORS)}, which is how "
-                         "many colours everybody can tell apart; draw several figures")
+    if not 0 < len(rois) <= len(REGION_COLORS):
+        raise ValueError(
+            f"{len(rois)} regions: one figure shows 1 to {len(REGION_COLORS)}, "
+            "which is how many colours can be told apart; draw several figures"
+        )
     voxels = nsd_rois.mask(layout, subject) if voxels is None else np.asarray(voxels)
     numbers = np.zeros(voxels.shape, np.float32)
     for number, (name, inside) in enumerate(rois.items(), start=1):
         inside = np.asarray(inside)
         if inside.dtype != bool or inside.shape != voxels.shape:
-            raise ValueError(f"rois[{name!r}] is {inside.dtype} {inside.shape}: give one bool for "
-                             f"each of the {voxels.size} voxels")
+            raise ValueError(
+                f"rois[{name!r}] is {inside.dtype} {inside.shape}: give one bool for "
+                f"each of the {voxels.size} voxels"
+            )
         numbers[inside] = number
     figure = Figure(figsize=SIZE)
     drawn = plotting.plot_roi(
-        to_image(layout, subject, numbers, voxels, fill=0), cmap=ListedColormap(COLORS[:len(rois)]),
+        _pad(layout, subject, numbers, voxels), cmap=ListedColormap(REGION_COLORS[:len(rois)]),
         vmin=1, vmax=len(rois), alpha=0.85, colorbar=False,
-        **_background(layout, subject, figure, voxels, cuts),
+        **_slices(layout, subject, figure, voxels, cuts),
     )  # fmt: skip
-    _tidy(figure, drawn, title, "")
-    handles = [Patch(color=color, label=f"{name} ({int(np.sum(inside)):,})")
-               for color, (name, inside) in zip(COLORS, rois.items(), strict=False)]
-    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.02), fontsize=8.5,
-                  ncols=min(len(rois), 8), title="region (voxels)", title_fontsize=8)
+    _tidy(figure, drawn, title)
+    handles = [
+        Patch(color=color, label=f"{name} ({int(np.sum(inside)):,})")
+        for color, (name, inside) in zip(REGION_COLORS, rois.items(), strict=False)
+    ]
+    figure.legend(
+        handles=handles,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.02),
+        fontsize=8.5,
+        ncols=min(len(rois), 9),
+        title="region (voxels)",
+        title_fontsize=8,
+    )
     return figure
 
 
-def _background(
+def _pad(layout: Layout, subject: int, values: NDArray, voxels: NDArray) -> nibabel.Nifti1Image:
+    """Return values as an image with a margin, so that a tight box is not cut at its edges."""
+    shape, affine = grid(layout, subject)
+    return _with_margin(to_volume(values, voxels, shape, fill=0), affine)
+
+
+def _with_margin(volume: NDArray, affine: NDArray, fill: float = 0) -> nibabel.Nifti1Image:
+    moved = affine.copy()
+    moved[:3, 3] -= affine[:3, :3] @ np.full(3, MARGIN)
+    return nibabel.Nifti1Image(np.pad(volume, MARGIN, constant_values=fill), moved)
+
+
+def _slices(
     layout: Layout, subject: int, figure: Figure, voxels: NDArray, cuts: int
 ) -> dict[str, Any]:
     """Return nilearn's options for slices through these voxels over the subject's T1 image."""
     shape, affine = grid(layout, subject)
-    t1 = read_volume(layout.volume(subject, BACKGROUND), shape).astype(np.float32)
     heights = np.unravel_index(check_voxels(voxels, shape), shape)[2]
     if not heights.size:
         raise ValueError("voxels is empty: there is nothing to draw a slice through")
     levels = np.unique(np.linspace(*np.quantile(heights, [0.02, 0.98]), cuts).round())
+    t1 = read_volume(layout.volume(subject, BACKGROUND), shape).astype(np.float32)
+    inside = read_volume(layout.volume(subject, "brainmask"), shape) > 0
+    low, high = np.percentile(t1[inside], [1, 99])
+    # From fluid 0 to white matter 0.85; the paper around the brain is 1.
+    grey = np.where(inside, np.clip((t1 - low) / max(high - low, 1e-6), 0, 1) * 0.85, 1)
     return {
-        "bg_img": nibabel.Nifti1Image(t1, affine),
+        "bg_img": _with_margin(grey.astype(np.float32), affine, fill=1),
+        "dim": 0.4,
         "figure": figure,
+        "axes": (0, 0, 0.94, 1),
         "display_mode": "z",
         "cut_coords": [float((affine @ [0, 0, level, 1])[2]) for level in levels],
         "annotate": False,
         "black_bg": False,
-        # The masks of 1.8 mm voxels are the data: no smooth edges that were never measured.
+        # Voxels are the data: no smooth edges that were never measured.
         "resampling_interpolation": "nearest",
     }
 
 
-def _tidy(figure: Figure, drawn: Any, title: str, label: str) -> None:
+def _tidy(figure: Figure, drawn: Any, title: str) -> None:
     drawn.annotate(positions=True, left_right=True, size=8)
     if title:
-        figure.suptitle(title, fontsize=10.5, weight="bold", x=0.01, y=1.04, ha="left")
-    if label:
-        drawn._cbar.set_label(label, fontsize=8, color=GREY)
+        figure.suptitle(title, fontsize=10.5, weight="bold", x=0.01, y=1.06, ha="left")

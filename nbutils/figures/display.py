@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import re
 
 import numpy as np
 from IPython.display import display
@@ -59,8 +58,10 @@ def bundle(figure: Figure | Axes, alt: str) -> tuple[dict[str, str], dict[str, d
     png = _to_png(_figure(figure))
     code = base64.b64encode(png).decode("ascii")
     width = round(Image.open(io.BytesIO(png)).width * CSS_DPI / DPI)
-    tag = (f'<img alt="{html.escape(words)}" width="{width}" style="max-width:100%;height:auto" '
-           f'src="data:image/png;base64,{code}">')
+    tag = (
+        f'<img alt="{html.escape(words)}" width="{width}" style="max-width:100%;height:auto" '
+        f'src="data:image/png;base64,{code}">'
+    )
     data = {"text/html": tag, "image/png": code, "text/plain": words}
     return data, {"image/png": {"alt": words, "width": width}}
 
@@ -71,24 +72,26 @@ def render(figure: Figure | Axes) -> NDArray[np.uint8]:
     return np.array(picture.convert("RGB"))
 
 
-def read_alt(tag: str) -> str:
-    """Return the alt text of an `<img>` tag, "" where it has none."""
-    found = re.search(r'\balt="([^"]*)"', tag)
-    return html.unescape(found[1]) if found else ""
-
-
 def _figure(figure: Figure | Axes) -> Figure:
     if isinstance(figure, Axes):
         return figure.get_figure(root=True)
     if not isinstance(figure, Figure):
-        raise TypeError(f"a {type(figure).__name__} is no figure: give what a function of "
-                        "nbutils.figures returned")
+        raise TypeError(
+            f"a {type(figure).__name__} is no figure: give what a function of "
+            "nbutils.figures returned"
+        )
     return figure
 
 
 def _to_png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     # Without the Software entry the bytes do not depend on the version of matplotlib.
-    figure.savefig(stream, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.08,
-                   metadata={"Software": None})
+    figure.savefig(
+        stream,
+        format="png",
+        dpi=DPI,
+        bbox_inches="tight",
+        pad_inches=0.08,
+        metadata={"Software": None},
+    )
     return stream.getvalue()

@@ -11,11 +11,11 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from nbutils.figures.style import (
-    COLORS,
     DPI,
     GREY,
     INK,
     PALE,
+    TEXT_COLORS,
     blank_axes,
     fix_limits,
     place_image,
@@ -23,12 +23,12 @@ from nbutils.figures.style import (
 )
 
 Images = NDArray[np.uint8]
-WIDTH = 10.5
+WIDTH = 10.7
 """Inches that the pictures of a grid share; labels come on top."""
 GAP = 6 / DPI
 BIGGEST = 1.6
 SMALL = 7.5
-LINE = 0.135
+LINE = 0.119
 """Height in inches of a line of small print."""
 
 
@@ -135,8 +135,10 @@ def denoising_strip(
     levels = None if noise_levels is None else np.asarray(noise_levels, dtype=float)
     if levels is not None:
         _check_number(levels, n, "noise_levels")
-        captions = [f"{text}\nnoise {100 * level:.0f} %".strip()
-                    for text, level in zip(captions, levels, strict=True)]
+        captions = [
+            f"{text}\nnoise {100 * level:.0f} %".strip()
+            for text, level in zip(captions, levels, strict=True)
+        ]
     ax = _draw_grid(rows, {list(rows)[-1]: captions}, n, title, wrap=False)
     if levels is not None:
         _draw_noise_bars(ax, levels)
@@ -171,10 +173,16 @@ def compare_captions(
     columns = min(columns, len(images))
     panel, picture = (WIDTH + 0.5) / columns, 1.28
     letters = int((panel - picture - 0.3) / 0.073)
-    texts = [[(label, textwrap.wrap(str(sentences[k]), letters) or ["(nothing)"])
-              for label, sentences in rows.items()] for k in range(len(images))]
-    heights = [max(picture, sum(0.2 + 0.155 * len(lines) for _, lines in text)) + 0.22
-               for text in texts]
+    texts = [
+        [
+            (label, textwrap.wrap(str(sentences[k]), letters) or ["(nothing)"])
+            for label, sentences in rows.items()
+        ]
+        for k in range(len(images))
+    ]
+    heights = [
+        max(picture, sum(0.2 + 0.155 * len(lines) for _, lines in text)) + 0.22 for text in texts
+    ]
     tops = _stack(heights, columns)
     ax = blank_axes(panel * columns, tops[-1])
     for k, (image, text) in enumerate(zip(images, texts, strict=True)):
@@ -186,14 +194,14 @@ def compare_captions(
 
 def _stack(heights: Sequence[float], columns: int) -> list[float]:
     """Return where each line of panels begins, and where the last one ends."""
-    lines = [max(heights[k:k + columns]) for k in range(0, len(heights), columns)]
+    lines = [max(heights[k : k + columns]) for k in range(0, len(heights), columns)]
     return [0.0, *np.cumsum(lines).tolist()]
 
 
 def _write_panel(ax: Axes, text: list[tuple[str, list[str]]], x: float, y: float) -> None:
     for number, (label, lines) in enumerate(text):
-        ax.text(x, y, label, color=COLORS[number % len(COLORS)], fontsize=SMALL, weight="bold",
-                va="top")
+        color = TEXT_COLORS[number % len(TEXT_COLORS)]
+        ax.text(x, y, label, color=color, fontsize=SMALL, weight="bold", va="top")
         ax.text(x, y + 0.145, "\n".join(lines), fontsize=9, va="top", linespacing=1.15)
         y += 0.2 + 0.155 * len(lines)
 
@@ -214,22 +222,32 @@ def _draw_grid(
     letters = max(8, int(side / 0.064)) if wrap else 200
     texts = {label: [_wrap(text, letters) for text in below[label]] for label in below}
     lines = {label: max(text.count("\n") + 1 for text in texts[label]) for label in texts}
-    heights = {label: side + GAP + (LINE * lines[label] + 0.12 if label in lines else 0)
-               for label in rows}
+    heights = {
+        label: side + GAP + (LINE * lines[label] + 0.12 if label in lines else 0) for label in rows
+    }
     starts = range(0, n, columns)
     block = sum(heights.values()) + 0.12
-    width, height = columns * (side + GAP) - GAP, block * len(starts) - 0.12
+    width = columns * (side + GAP) - GAP
+    height = block * len(starts) - 0.12 - (0 if list(rows)[-1] in lines else GAP)
     ax = blank_axes(width, height)
     for number, start in enumerate(starts):
         y = number * block
         for label, images in rows.items():
             ax.text(-0.1, y + side / 2, _wrap(label, 18), ha="right", va="center", fontsize=9)
-            for k, image in enumerate(images[start:start + columns]):
+            for k, image in enumerate(images[start : start + columns]):
                 x = k * (side + GAP)
                 place_image(ax, image, x, y, side, side * image.shape[0] / image.shape[1])
                 if label in texts:
-                    ax.text(x + side / 2, y + side + 0.05, texts[label][start + k], va="top",
-                            ha="center", fontsize=SMALL, color=INK, linespacing=1.15)
+                    ax.text(
+                        x + side / 2,
+                        y + side + 0.05,
+                        texts[label][start + k],
+                        va="top",
+                        ha="center",
+                        fontsize=SMALL,
+                        color=INK,
+                        linespacing=1.15,
+                    )
             y += heights[label]
     return _finish(ax, width, height, title)
 
@@ -244,11 +262,10 @@ def _cell_side(columns: int, pixels: int) -> float:
 def _draw_noise_bars(ax: Axes, levels: NDArray) -> None:
     """Draw a bar below each column whose filled part is the noise level."""
     bottom = ax.get_ylim()[0] + 0.03
-    for image, level in zip(ax.images[-len(levels):], levels, strict=True):
+    for image, level in zip(ax.images[-len(levels) :], levels, strict=True):
         left, right, *_ = image.get_extent()
         for width, color in ((right - left, PALE), ((right - left) * level, GREY)):
-            ax.add_patch(Rectangle((left, bottom), width, 0.06, color=color, lw=0,
-                                   clip_on=False))
+            ax.add_patch(Rectangle((left, bottom), width, 0.06, color=color, lw=0, clip_on=False))
 
 
 def _finish(ax: Axes, width: float, height: float, title: str) -> Axes:

@@ -52,18 +52,31 @@ def response_matrix(
     ax = new_axes(9, 3.4, ax)
     limit = find_limit(matrix)
     stride = -(-matrix.shape[1] // MOST_SHOWN)
-    drawn = ax.imshow(matrix[:, ::stride], aspect="auto", cmap=DIVERGING, vmin=-limit, vmax=limit,
-                      extent=(0, matrix.shape[1], len(matrix), 0), interpolation="nearest")
-    every = "" if stride == 1 else f", every {stride}th drawn"
-    ax.set(xlabel=f"voxels (n = {matrix.shape[1]:,}{every})",
-           ylabel=f"images (n = {len(matrix):,})", title=title)
+    drawn = ax.imshow(
+        matrix[:, ::stride],
+        aspect="auto",
+        cmap=DIVERGING,
+        vmin=-limit,
+        vmax=limit,
+        extent=(0, matrix.shape[1], len(matrix), 0),
+        interpolation="nearest",
+    )
+    every = "" if stride == 1 else f", one in {stride} drawn"
+    ax.set(
+        xlabel=f"voxels (n = {matrix.shape[1]:,}{every})",
+        ylabel=f"images (n = {len(matrix):,})",
+        title=title,
+    )
     ax.figure.colorbar(drawn, ax=ax, label=label, extend="both", pad=0.02)
     return ax
 
 
 @styled
 def noise_ceiling_histogram(
-    ceilings: ArrayLike, rois: Mapping[str, ArrayLike] | None = None, *, title: str = "",
+    ceilings: ArrayLike,
+    rois: Mapping[str, ArrayLike] | None = None,
+    *,
+    title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw how noise ceilings are distributed, over all voxels and in each region.
@@ -84,8 +97,10 @@ def noise_ceiling_histogram(
     for name, inside in (rois or {}).items():
         inside = np.asarray(inside)
         if inside.dtype != bool or inside.shape != values.shape:
-            raise ValueError(f"rois[{name!r}] is {inside.dtype} {inside.shape}: give one bool for "
-                             f"each of the {values.size} voxels")
+            raise ValueError(
+                f"rois[{name!r}] is {inside.dtype} {inside.shape}: give one bool for "
+                f"each of the {values.size} voxels"
+            )
         groups[name] = values[inside]
     bins = np.linspace(0, max(5.0, find_limit(values, 99.8)), 56)
     return _draw_hills(groups, bins, "noise ceiling (% of variance)", "{:.0f} %", title, ax)
@@ -93,7 +108,10 @@ def noise_ceiling_histogram(
 
 @styled
 def r2_histogram(
-    scores: Mapping[str, ArrayLike], *, label: str = "$R^2$ on test images", title: str = "",
+    scores: Mapping[str, ArrayLike],
+    *,
+    label: str = "$R^2$ on test images",
+    title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw how well each target of each feature space is predicted.
@@ -109,8 +127,9 @@ def r2_histogram(
     Axes
         One hill per feature space; the line is the median, the dashed line at 0 is chance.
     """
-    groups = {name_feature(name): np.asarray(values, float).ravel()
-              for name, values in scores.items()}
+    groups = {
+        name_feature(name): np.asarray(values, float).ravel() for name, values in scores.items()
+    }
     everything = np.concatenate([v[np.isfinite(v)] for v in groups.values()] or [np.zeros(1)])
     low, high = np.percentile(everything, [0.2, 99.8]) if everything.size else (0.0, 1.0)
     bins = np.linspace(min(low, -0.05), max(high, 0.05), 61)
@@ -148,7 +167,9 @@ def feature_heatmap(
 
 @styled
 def feature_panels(
-    features: Mapping[str, ArrayLike], predicted: Mapping[str, ArrayLike] | None = None, *,
+    features: Mapping[str, ArrayLike],
+    predicted: Mapping[str, ArrayLike] | None = None,
+    *,
     title: str = "",
 ) -> Figure:
     """Draw the features of one image in every space; predictions below with the same colours.
@@ -185,9 +206,14 @@ def feature_panels(
 
 @styled
 def alpha_curve(
-    alphas: ArrayLike, errors: ArrayLike, *, chosen: float | None = None,
-    published: float | None = None, label: str = "error on held-out training images",
-    title: str = "", ax: Axes | None = None,
+    alphas: ArrayLike,
+    errors: ArrayLike,
+    *,
+    chosen: float | None = None,
+    published: float | None = None,
+    label: str = "error on held-out training images",
+    title: str = "",
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw the validation error against the ridge penalty.
 
@@ -207,11 +233,14 @@ def alpha_curve(
     x, y = np.asarray(alphas, float)[order], np.asarray(errors, float)[order]
     ax = new_axes(5, 3, ax)
     ax.semilogx(x, y, "o-", ms=4, color=COLORS[0])
-    for value, color, style, name in ((published, COLORS[5], "--", "published"),
-                                      (chosen, COLORS[2], "-", "chosen")):
+    for value, color, style, name in (
+        (published, COLORS[5], "--", "published"),
+        (chosen, COLORS[2], "-", "chosen"),
+    ):
         if value is not None:
-            ax.axvline(value, color=color, ls=style, lw=1.5, zorder=0,
-                       label=f"{name}: {value:,.0f}")
+            ax.axvline(
+                value, color=color, ls=style, lw=1.5, zorder=0, label=f"{name}: {value:,.0f}"
+            )
     ax.set(xlabel=r"ridge penalty $\alpha$", ylabel=label, title=title)
     if ax.get_legend_handles_labels()[1]:
         ax.legend(loc="best")
@@ -220,7 +249,11 @@ def alpha_curve(
 
 @styled
 def prediction_scatter(
-    true: ArrayLike, predicted: ArrayLike, *, name: str = "", title: str = "",
+    true: ArrayLike,
+    predicted: ArrayLike,
+    *,
+    name: str = "",
+    title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw predicted against true values of one target, or of many pooled.
@@ -243,13 +276,27 @@ def prediction_scatter(
     ax = new_axes(3.7, 3.7, ax)
     limit = find_limit(x, 99.9)
     ax.plot([-limit, limit], [-limit, limit], ls="--", color=GREY, lw=1, label="perfect")
-    ax.plot(x, y, "o", ms=max(1.5, 6 - np.log10(len(x))), mew=0, alpha=0.35, color=COLORS[0],
-            rasterized=True)
+    ax.plot(
+        x,
+        y,
+        "o",
+        ms=max(1.5, 6 - np.log10(len(x))),
+        mew=0,
+        alpha=0.35,
+        color=COLORS[0],
+        rasterized=True,
+    )
     slope, start = np.polyfit(x, y, 1)
     ends = np.array([-limit, limit])
     ax.plot(ends, slope * ends + start, color=COLORS[5], lw=1.8, label=f"fit, slope {slope:.2f}")
-    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", title=title,
-           xlabel=f"true {name}".strip(), ylabel=f"predicted {name}".strip())
+    ax.set(
+        xlim=(-limit, limit),
+        ylim=(-limit, limit),
+        aspect="equal",
+        title=title,
+        xlabel=f"true {name}".strip(),
+        ylabel=f"predicted {name}".strip(),
+    )
     ax.text(0.97, 0.04, f"r = {np.corrcoef(x, y)[0, 1]:.2f}", transform=ax.transAxes, ha="right")
     ax.legend(loc="upper left")
     return ax
@@ -280,11 +327,13 @@ def lay_out_feature(values: ArrayLike, width: int = 96) -> NDArray[np.float32]:
         gap = np.full((values.shape[1], max(1, values.shape[2] // 12)), np.nan, np.float32)
         return np.hstack([part for channel in values for part in (channel, gap)][:-1])
     if values.ndim != 1:
-        raise ValueError(f"features have shape {values.shape}: give those of one image, "
-                         "(tokens, d), (channels, h, w) or (D,)")
+        raise ValueError(
+            f"features have shape {values.shape}: give those of one image, "
+            "(tokens, d), (channels, h, w) or (D,)"
+        )
     width = min(width, max(1, round(2 * np.sqrt(values.size))))
     folded = np.full(-(-values.size // width) * width, np.nan, np.float32)
-    folded[:values.size] = values
+    folded[: values.size] = values
     return folded.reshape(-1, width)
 
 
@@ -297,25 +346,30 @@ def _describe_axes(shape: tuple[int, ...]) -> str:
 
 
 def _draw_hills(
-    groups: Mapping[str, NDArray], bins: NDArray, label: str, form: str, title: str,
+    groups: Mapping[str, NDArray],
+    bins: NDArray,
+    label: str,
+    form: str,
+    title: str,
     ax: Axes | None,
 ) -> Axes:
     """Draw histograms as hills above one another, each as high as its densest bin."""
     ax = new_axes(6.4, 0.9 + 0.46 * len(groups), ax)
-    for row, (name, values) in enumerate(groups.items()):
+    for row, values in enumerate(groups.values()):
         values = values[np.isfinite(values)]
         color, base = COLORS[row % len(COLORS)], -float(row)
         if values.size:
-            counts = np.histogram(np.clip(values, bins[0], bins[-1]), bins)[0]
-            heights = 0.85 * counts / counts.max()
+            counts = np.histogram(values, bins)[0]
+            heights = 0.85 * counts / max(1, counts.max())
             ax.stairs(base + heights, bins, baseline=base, fill=True, color=color, alpha=0.75)
             middle = float(np.median(values))
             ax.plot([middle, middle], [base, base + 0.9], color=INK, lw=1.6)
             text = f"median {form.format(middle)}, n = {values.size:,}"
         else:
             text = "no voxel"
-        ax.text(1.02, base + 0.25, text, fontsize=7.5, color=GREY,
-                transform=ax.get_yaxis_transform())
+        ax.text(
+            1.02, base + 0.25, text, fontsize=7.5, color=GREY, transform=ax.get_yaxis_transform()
+        )
     ax.set_yticks([-row + 0.3 for row in range(len(groups))], list(groups))
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)

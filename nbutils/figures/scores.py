@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from nbutils.figures.style import COLORS, GREY, INK, PALE, SEQUENTIAL, new_axes, styled
@@ -52,8 +53,10 @@ def score_table(
     first = next(iter(tables.values()))
     for name, table in tables.items():
         if list(table.index) != list(first.index):
-            raise ValueError(f"{name!r} has the measures {', '.join(table.index)}: give the same "
-                             f"as the first, {', '.join(first.index)}")
+            raise ValueError(
+                f"{name!r} has the measures {', '.join(table.index)}: give the same "
+                f"as the first, {', '.join(first.index)}"
+            )
     ax = new_axes(8.6, 0.9 + len(first) * (0.28 + 0.11 * len(tables)))
     offsets = np.linspace(-0.28, 0.28, len(tables)) if len(tables) > 1 else [0.0]
     for row in range(len(first)):
@@ -65,8 +68,10 @@ def score_table(
     ax.set(ylim=(len(first) - 0.45, -0.55), title=title)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.set_xlabel("score (line: 95 % interval over images)"
-                  + ("; ↓ lower is better" if set(first.index) & set(lower_is_better) else ""))
+    ax.set_xlabel(
+        "score (line: 95 % interval over images)"
+        + ("; ↓ lower is better" if set(first.index) & set(lower_is_better) else "")
+    )
     _write_numbers(ax, first)
     _add_legend(ax, [name for name in tables if name], first)
     return ax.get_figure(root=True)
@@ -105,8 +110,10 @@ def score_bars(
     """
     unknown = set(controls) - set(scores)
     if unknown:
-        raise ValueError(f"controls name {', '.join(sorted(unknown))}: not among the conditions "
-                         f"{', '.join(scores)}")
+        raise ValueError(
+            f"controls name {', '.join(sorted(unknown))}: not among the conditions "
+            f"{', '.join(scores)}"
+        )
     first = next(iter(scores.values()))
     chance = first.chance if chance is None else chance
     ceiling = first.ceiling if ceiling is None else ceiling
@@ -114,10 +121,19 @@ def score_bars(
     colors = [GREY if name in controls else COLORS[0] for name in scores]
     values = np.array([score.value for score in scores.values()])
     spans = np.abs(np.array([(s.value - s.low, s.high - s.value) for s in scores.values()]).T)
-    ax.barh(range(len(scores)), values, xerr=spans, color=colors, alpha=0.85, height=0.68,
-            error_kw={"ecolor": INK, "lw": 1.2})
-    for row, score in enumerate(scores.values()):
-        ax.text(max(score.high, 0), row, f"  {_number(score.value)}", va="center", fontsize=8)
+    ax.barh(
+        range(len(scores)),
+        values,
+        xerr=spans,
+        color=colors,
+        alpha=0.85,
+        height=0.68,
+        error_kw={"ecolor": INK, "lw": 1.2},
+    )
+    table = pd.DataFrame(
+        [(s.value, s.low, s.high) for s in scores.values()], columns=["value", "low", "high"]
+    )
+    _write_numbers(ax, table)
     for value, style, name in ((chance, "--", "chance"), (ceiling, ":", "ceiling")):
         if value is not None and np.isfinite(value):
             ax.axvline(value, color=INK, ls=style, lw=1.2)
@@ -150,20 +166,28 @@ def published_table(table: PublishedTable, *, highlight: str | None = None) -> F
     if highlight is not None and highlight not in table.rows:
         raise ValueError(f"highlight={highlight!r}: the rows are {', '.join(table.rows)}")
     n, pitch = len(table.rows), 0.24
-    note = textwrap.wrap(" ".join(filter(None, (table.note, f"Beware: {CAUTION}"))), 125)
+    note = textwrap.wrap(" ".join(filter(None, (table.note, f"Beware: {CAUTION}"))), 180)
     height = 1.0 + pitch * (n + 1) + 0.135 * (len(note) + 1)
     figure = Figure(figsize=(9.6, height), facecolor="#FBF6EA")
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, 9.6), ylim=(height, 0))
     ax.set_axis_off()
-    ax.text(0.15, 0.2, "PUBLISHED · people and photographs, not this notebook's results",
-            fontsize=7.5, color=COLORS[5], weight="bold", va="center")
+    ax.text(
+        0.15,
+        0.2,
+        "PUBLISHED · people and photographs, not this notebook's results",
+        fontsize=7.5,
+        color=COLORS[5],
+        weight="bold",
+        va="center",
+    )
     ax.text(0.15, 0.46, table.title, fontsize=10.5, weight="bold", va="center")
     _write_table(ax, table, highlight, 0.82, pitch)
     bottom = 0.95 + pitch * (n + 0.5)
     ax.text(0.15, bottom, f"Source: {table.source}", fontsize=8, va="center")
-    ax.text(0.15, bottom + 0.12, "\n".join(note), fontsize=7, color=GREY, va="top",
-            linespacing=1.25)
+    ax.text(
+        0.15, bottom + 0.12, "\n".join(note), fontsize=7, color=GREY, va="top", linespacing=1.25
+    )
     return figure
 
 
@@ -207,13 +231,12 @@ def similarity_matrix(
     ax = new_axes(side * 1.18, side)
     drawn = ax.imshow(matrix, cmap=SEQUENTIAL)
     ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.8, pad=0.03)
-    if n <= 40:
-        ax.plot(range(n), range(n), "s", ms=0.62 * side * 72 / n * 0.8, mfc="none", mec="white",
-                mew=1.2)
+    for k in range(n if n <= 40 else 0):
+        ax.add_patch(Rectangle((k - 0.5, k - 0.5), 1, 1, fill=False, ec="white", lw=1.6))
     ax.set(xlabel="decoded", ylabel="presented", title=title)
     ax.spines[:].set_visible(False)
     if n <= 40:
-        _draw_thumbnails(ax, images, decoded, 0.62 * side * 72 / n)
+        _draw_thumbnails(ax, images, decoded, 0.75 * side * 72 / n)
     return ax
 
 
@@ -233,31 +256,62 @@ def _draw_dots(ax: Axes, table: pd.DataFrame, offset: float, number: int) -> Non
     color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
     value = table["value"].to_numpy(float)
     spans = np.abs([value - table["low"], table["high"] - value])
-    ax.errorbar(value, rows, xerr=spans, fmt=marker, color=color, lw=1.5,
-                ms=6 if number == 0 else 4.5, mec="white", mew=0.6)
+    ax.errorbar(
+        value,
+        rows,
+        xerr=spans,
+        fmt=marker,
+        color=color,
+        lw=1.5,
+        ms=6 if number == 0 else 4.5,
+        mec="white",
+        mew=0.6,
+    )
 
 
 def _write_numbers(ax: Axes, table: pd.DataFrame) -> None:
     for row, (value, low, high) in enumerate(table[["value", "low", "high"]].to_numpy(float)):
-        ax.text(1.02, row, f"{_number(value)}", transform=ax.get_yaxis_transform(),
-                va="center", fontsize=9, weight="bold")
-        ax.text(1.085, row, f"[{_number(low)}, {_number(high)}]",
-                transform=ax.get_yaxis_transform(), va="center", fontsize=7.5, color=GREY)
+        options = {
+            "xycoords": ax.get_yaxis_transform(),
+            "textcoords": "offset points",
+            "va": "center",
+        }
+        ax.annotate(_number(value), (1, row), (10, 0), fontsize=9, weight="bold", **options)
+        ax.annotate(
+            f"[{_number(low)}, {_number(high)}]",
+            (1, row),
+            (40, 0),
+            fontsize=7.5,
+            color=GREY,
+            **options,
+        )
 
 
 def _add_legend(ax: Axes, names: Sequence[str], table: pd.DataFrame) -> None:
-    handles = [Line2D([], [], marker=MARKERS[k % len(MARKERS)], ls="", label=name, mec="white",
-                      color=COLORS[k % len(COLORS)]) for k, name in enumerate(names)]
+    handles = [
+        Line2D(
+            [],
+            [],
+            marker=MARKERS[k % len(MARKERS)],
+            ls="",
+            label=name,
+            mec="white",
+            color=COLORS[k % len(COLORS)],
+        )
+        for k, name in enumerate(names)
+    ]
     for column, style in (("chance", (0, (2, 1.5))), ("ceiling", "-")):
         if column in table and table[column].notna().any():
             handles.append(Line2D([], [], color=INK, lw=1.4, ls=style, label=column))
     if handles:
-        ax.get_figure(root=True).legend(handles=handles, loc="outside lower center",
-                                        ncols=min(5, len(handles)), fontsize=8)
+        ax.get_figure(root=True).legend(
+            handles=handles, loc="outside lower center", ncols=min(6, len(handles)), fontsize=8
+        )
 
 
-def _write_table(ax: Axes, table: PublishedTable, highlight: str | None, y: float,
-                 pitch: float) -> None:
+def _write_table(
+    ax: Axes, table: PublishedTable, highlight: str | None, y: float, pitch: float
+) -> None:
     left = max(len(name) for name in table.rows) * 0.078 + 0.35
     step = min(1.1, (9.45 - left) / len(table.columns))
     rights = [left + step * (k + 1) for k in range(len(table.columns))]
@@ -269,12 +323,20 @@ def _write_table(ax: Axes, table: PublishedTable, highlight: str | None, y: floa
         weight = "bold" if name == highlight else "normal"
         ax.text(0.15, y, name, fontsize=8.5, va="center", weight=weight)
         for x, value in zip(rights, values, strict=True):
-            ax.text(x, y, "–" if value is None else f"{value:g}" if value > 1 else f"{value:.3f}",
-                    fontsize=8.5, ha="right", va="center", weight=weight)
+            text = "–" if value is None else _print(value)
+            ax.text(x, y, text, fontsize=8.5, ha="right", va="center", weight=weight)
 
 
-def _draw_thumbnails(ax: Axes, images: NDArray | None, decoded: NDArray | None,
-                     points: float) -> None:
+def _print(value: float) -> str:
+    """Print a number as the papers do: percent with one digit, fractions with three."""
+    if abs(value) < 1:
+        return f"{value:.3f}"
+    return str(value) if isinstance(value, int) else f"{value:.1f}"
+
+
+def _draw_thumbnails(
+    ax: Axes, images: NDArray | None, decoded: NDArray | None, points: float
+) -> None:
     """Put small pictures in the place of tick labels."""
     for stack, along in ((images, "y"), (decoded, "x")):
         if stack is None:
@@ -284,9 +346,12 @@ def _draw_thumbnails(ax: Axes, images: NDArray | None, decoded: NDArray | None,
             icon = OffsetImage(image, zoom=0.82 * points / image.shape[1], interpolation="nearest")
             where = (-0.65, k) if along == "y" else (k, len(stack) - 0.35)
             box = (1, 0.5) if along == "y" else (0.5, 1)
-            ax.add_artist(AnnotationBbox(icon, where, frameon=False, pad=0, box_alignment=box,
-                                         annotation_clip=False))
-        getattr(ax, f"{along}axis").labelpad = points * 1.05
+            ax.add_artist(
+                AnnotationBbox(
+                    icon, where, frameon=False, pad=0, box_alignment=box, annotation_clip=False
+                )
+            )
+        getattr(ax, f"{along}axis").labelpad = points * 1.25
 
 
 def _number(value: float) -> str:

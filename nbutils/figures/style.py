@@ -17,10 +17,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 COLORS: tuple[str, ...] = (
-    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#9A8600", "#555555",
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#9A8600", "#332288",
 )  # fmt: skip
 """Okabe & Ito's colours in an order of good contrast; their yellow is darkened to be seen on
-white, their black is a grey that text does not compete with."""
+white, and indigo stands for their black, which is left to text."""
+
+TEXT_COLORS: tuple[str, ...] = (
+    "#005F94", "#A84300", "#00694C", "#8A3F6C", "#1F6F93", "#8A5A00", "#6B5D00", "#332288",
+)  # fmt: skip
+"""The same hues, dark enough to be read as small letters on white (contrast above 4.5)."""
 
 INK, GREY, PALE = "#222222", "#767676", "#E4E7EA"
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
@@ -86,17 +91,23 @@ def blank_axes(width: float, height: float) -> Axes:
     return ax
 
 
-def place_image(ax: Axes, image: NDArray, x: float, y: float, width: float, height: float,
-                **options) -> None:
+def place_image(
+    ax: Axes, image: NDArray, x: float, y: float, width: float, height: float, **options
+) -> None:
     """Draw an image into `blank_axes` with its upper left corner at (x, y).
 
     Small images are enlarged with sharp pixels, so that nobody mistakes the viewer's smoothing
     for the decoder's; large ones are reduced with smoothing.
     """
     sharp = width * DPI >= image.shape[1]
-    ax.imshow(image, extent=(x, x + width, y + height, y), aspect="auto",
-              interpolation="nearest" if sharp else "antialiased",
-              interpolation_stage="data" if image.ndim == 2 else "rgba", **options)
+    ax.imshow(
+        image,
+        extent=(x, x + width, y + height, y),
+        aspect="auto",
+        interpolation="nearest" if sharp else "antialiased",
+        interpolation_stage="data" if image.ndim == 2 else "rgba",
+        **options,
+    )
 
 
 def fix_limits(ax: Axes, width: float, height: float) -> None:

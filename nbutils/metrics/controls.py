@@ -13,16 +13,17 @@ generator's prior, or what all images share.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nbutils.decoding.features import Features
 from nbutils.metrics.bootstrap import derange
-from nbutils.nsd.betas import Responses, noise_free
+from nbutils.nsd.betas import Responses, load_responses, noise_free
 from nbutils.nsd.layout import Layout
 from nbutils.nsd.rois import roi
+from nbutils.nsd.trials import trials
 
 Float = NDArray[np.float32]
 
@@ -130,12 +131,57 @@ def swap_subject(own: Responses, other: Responses, layout: Layout) -> Float:
         raise ValueError(
             f"subject {own.subject} on both sides; the control needs another subject's responses."
         )
-    rows = Features(other.test, other.test_id).rows(own.test_id)
+    return _put_in_place(layout, own.subject, own.voxels, own.test_id, other)
+
+
+def _put_in_place(
+    layout: Layout,
+    subject: int,
+    voxels: NDArray[np.int64],
+    nsd_ids: NDArray[np.int64],
+    other: Responses,
+) -> Float:
+    """Arrange another subject's test responses by one's own images and voxels."""
+    rows = Features(other.test, other.test_id).rows(nsd_ids)
     match = match_voxels(
-        code_regions(layout, own.subject, own.voxels),
-        code_regions(layout, other.subject, other.voxels),
+        code_regions(layout, subject, voxels), code_regions(layout, other.subject, other.voxels)
     )
     return other.test[rows][:, match]
+
+
+def borrow_responses(
+    layout: Layout,
+    subject: int,
+    voxels: NDArray[np.int64],
+    nsd_ids: ArrayLike,
+    others: Iterable[int],
+    *,
+    progress: bool = False,
+) -> Float | None:
+    """Load another subject's responses to the same images, arranged like one's own.
+
+    Parameters
+    ----------
+    layout : where the data are
+    subject : whose decoder is tested, 1-based
+    voxels : (n_voxels,) flat C-order indices of this subject
+    nsd_ids : (n_images,) test images, in the order wanted
+    others : subjects to try; the first whose betas are on disk and who saw all images is taken
+    progress : show a bar over sessions
+
+    Returns
+    -------
+    responses : (n_images, n_voxels) float32, see `swap_subject`; None if nobody can stand in
+    """
+    ids = np.asarray(nsd_ids, dtype=np.int64)
+    for other in others:
+        on_disk = any(layout.betas_folder(other).glob("betas_session??.*"))
+        if other == subject or not on_disk:
+            continue
+        if np.isin(ids, trials(layout, other)["nsd_id"]).all():
+            found = load_responses(layout, other, progress=progress)
+            return _put_in_place(layout, subject, voxels, ids, found)
+    return None
 
 
 def remove_noise(layout: Layout, own: Responses) -> Float | None:

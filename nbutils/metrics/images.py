@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
 from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
 
@@ -170,6 +171,24 @@ def classify(classifier: Any, images: Images, batch_size: int = 128) -> dict[str
     """Run the independent classifier in batches; see `SceneClassifier.classify`."""
     parts = [classifier.classify(batch) for batch in _batches(images, batch_size)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def read_with_clip(clip: Any, images: Images, names: Sequence[str]) -> NDArray[np.float32]:
+    """Read what images show by CLIP's zero-shot rule, where there is no independent classifier.
+
+    Parameters
+    ----------
+    clip : `ClipEncoder`; if it also made the contexts, it is a biased judge
+    images : (n, H, W, 3) uint8
+    names : categories to choose from, each put into "a photo of a ..."
+
+    Returns
+    -------
+    probabilities : (n, n_names), softmax of 100 times the cosine
+    """
+    texts = clip.text_embedding([f"a photo of a {name}" for name in names])
+    cosines = embed(clip, images) @ texts.float().cpu().numpy().T
+    return softmax(100 * cosines, axis=1).astype(np.float32)
 
 
 def embed(clip: Any, images: Images, batch_size: int = 128) -> NDArray[np.float32]:

@@ -127,7 +127,7 @@ def coco_ids(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     coco_id : (n_scenes,) int64, in no order; split : (n_scenes,) of str
     """
     rng = np.random.default_rng((plan.seed, 74))
-    numbers = 139 + 7 * rng.permutation(plan.n_scenes)
+    numbers = 100_139 + 7 * rng.permutation(plan.n_scenes)
     validation = rng.random(plan.n_scenes) < VALIDATION_SHARE
     return numbers, np.where(validation, "val2017", "train2017")
 
@@ -206,8 +206,8 @@ def write_annotations(folder: Path, plan: Plan) -> None:
 
 
 def _captions(shown: Iterable[tuple[int, scenes.Scene]]) -> list[dict]:
-    rows = ((image, text) for image, one in shown for text in captions.captions(one))
-    return [{"id": k + 1, "image_id": image, "caption": text} for k, (image, text) in enumerate(rows)]
+    rows = [(image, text) for image, one in shown for text in captions.captions(one)]
+    return [{"id": k, "image_id": rows[k][0], "caption": rows[k][1]} for k in range(len(rows))]
 
 
 def _instances(shown: Iterable[tuple[int, scenes.Scene]], number: dict[str, int]) -> Iterator[dict]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from nbutils.miniature import scenes
-from nbutils.miniature.anatomy import ECCENTRICITY_EDGES, NAMES, TABLES
 from nbutils.miniature.anatomy import AREAS as REGIONS
+from nbutils.miniature.anatomy import ECCENTRICITY_EDGES, NAMES, TABLES
 from nbutils.miniature.cortex import LOCALIZED, Cortex
 from nbutils.miniature.recording import UNITS, Recording, lost_voxels, write_nifti
 from nbutils.miniature.tuning import CHANNELS, COLOR_NAMES, KIND_NAMES

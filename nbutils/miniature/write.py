@@ -2,8 +2,8 @@
 
 ``make(root)`` is done once: a finished marker per subject makes the next call return at once, and
 whatever has no marker is made again. Every subject is written beside the target and renamed.
-Files that NSD has no counterpart for: ``truth/`` (what each voxel prefers, responses without noise),
-the atlas ``floc-food``, and the markers in ``.miniature/``.
+Files that NSD has no counterpart for: ``truth/`` (what each voxel prefers, responses without
+noise), the atlas ``floc-food``, and the markers in ``.miniature/``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 from filelock import FileLock
 from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from tqdm.auto import tqdm
 
 from nbutils.miniature import experiment, scenes
@@ -88,12 +89,17 @@ def make(root: Path, subjects: Iterable[int] = (1,), snr: float = 1.0, repeats: 
     workers = workers or min(2, os.cpu_count() or 1)
     with FileLock(layout.root / ".lock"):
         if not _finished(layout.root, "experiment", parameters):
+            # New tables and an empty stimulus file: whoever was made for the old ones is not.
+            for stale in (layout.root / MARKERS).glob("*.json"):
+                stale.unlink()
             _install(layout.root, "experiment", parameters, lambda t: _write_experiment(t, shown))
         for subject in wanted:
             name = subject_name(subject)
             if not _finished(layout.root, name, parameters):
                 cortex = Cortex(subject, seed, parameters.voxel_scale)
                 _make_subject(layout, cortex, shown, parameters, workers, progress)
+    if workers > 1:
+        get_reusable_executor().shutdown()  # idle processes would keep their memory
     return layout
 
 
@@ -130,14 +136,15 @@ def _check_root(root: Path, parameters: Parameters) -> None:
     for marker in markers:
         there = json.loads(marker.read_text())
         differing = [key for key, value in asdict(parameters).items()
-                     if key != "version" and there.get(key) != value]
+                     if key != "version" and there.get(key, value) != value]
         if differing:
             key = differing[0]
-            raise ValueError(f"{root} was made with {key}={there.get(key)}, not "
+            raise ValueError(f"{root} was made with {key}={there[key]}, not "
                              f"{asdict(parameters)[key]}: give another folder or delete this one")
 
 
-def _install(root: Path, name: str, parameters: Parameters, write) -> None:
+def _install(root: Path, name: str, parameters: Parameters,
+             write: Callable[[Path], list[Path]]) -> None:
     """Write into a folder beside the target, rename file trees into place, then mark."""
     marker = root / MARKERS / f"{name}.json"
     marker.parent.mkdir(exist_ok=True)
@@ -199,9 +206,10 @@ def _make_subject(layout: Layout, cortex: Cortex, shown: Plan, parameters: Param
     _install(layout.root, name, parameters, write)
 
 
-def _run(jobs, total: int, workers: int, progress: bool, text: str):
+def _run(jobs: Iterable, total: int, workers: int, progress: bool, text: str) -> Iterator:
+    """Run jobs in processes and yield their results in order."""
     done = Parallel(n_jobs=workers, return_as="generator")(jobs)
-    return tqdm(done, total=total, desc=text, disable=not progress)
+    yield from tqdm(done, total=total, desc=text, disable=not progress)
 
 
 def _see(there: Layout, layout: Layout, cortex: Cortex, nsd_id: np.ndarray, workers: int,

@@ -1,8 +1,8 @@
 """The Natural Scenes Dataset, read from its own on-disk layout.
 
-``layout`` knows the paths; ``trials``, ``rois``, ``betas``, ``noise``, ``stimuli``, ``captions`` and
-``volumes`` read what is there. A simulated brain written in the same layout is read by the same
-functions.
+``layout`` knows the paths; ``trials``, ``rois``, ``betas``, ``noise``, ``stimuli``, ``captions``
+and ``volumes`` read what is there. A simulated brain written in the same layout is read by the
+same functions.
 """
 
 from nbutils.nsd.betas import Responses, average_repeats, load_responses, noise_free

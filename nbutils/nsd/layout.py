@@ -99,8 +99,8 @@ class Layout:
 
     def betas(self, subject: int, session: int, file_format: str = "nii.gz") -> Path:
         """Return the betas file of one session (1-based)."""
-        suffix = _known(file_format, FORMATS, "file_format")
-        return self.betas_folder(subject) / f"betas_session{_whole(session, 'session'):02d}.{suffix}"
+        suffix, number = _known(file_format, FORMATS, "file_format"), _whole(session, "session")
+        return self.betas_folder(subject) / f"betas_session{number:02d}.{suffix}"
 
     def ncsnr(self, subject: int) -> Path:
         """Return the noise ceiling signal-to-noise ratio volume."""

@@ -112,7 +112,8 @@ def find(table: dict[str, int], name: str, atlas: str) -> list[int]:
 
 def atlases(layout: Layout, subject: int) -> list[str]:
     """List the atlases whose volumes of both hemispheres are on disk."""
-    names = (path.name[:-len(".nii.gz")] for path in (layout.ppdata(subject) / "roi").glob("*.nii.gz"))
+    files = (layout.ppdata(subject) / "roi").glob("*.nii.gz")
+    names = (path.name.removesuffix(".nii.gz") for path in files)
     return sorted(name for name in names if not name.startswith(("lh.", "rh.")))
 
 

@@ -60,7 +60,8 @@ def read_nifti(path: Path, voxels: np.ndarray, shape: tuple[int, int, int]) -> n
 
     Returns
     -------
-    (n_volumes, n_voxels) in the number type stored in the file
+    (n_volumes, n_voxels) in the number type stored in the file; float32 where the header holds
+    a scale factor (NSD's betas have none)
     """
     try:
         header = nibabel.load(path)
@@ -68,8 +69,6 @@ def read_nifti(path: Path, voxels: np.ndarray, shape: tuple[int, int, int]) -> n
         raise ValueError(f"{path} is no readable NIfTI file ({error}): {_AGAIN}") from error
     _check_shape(path, header.shape, (*shape, header.shape[-1] if header.ndim == 4 else "n"))
     proxy = header.dataobj
-    if header.header.get_slope_inter() not in ((None, None), (1.0, 0.0)):
-        raise ValueError(f"{path} has a scale factor in its header: NSD's betas are plain int16")
     wanted = fortran_indices(check_voxels(voxels, shape), shape)
     out = np.empty((header.shape[3], len(wanted)), proxy.dtype.newbyteorder("="))
     n_bytes = math.prod(shape) * proxy.dtype.itemsize
@@ -78,14 +77,18 @@ def read_nifti(path: Path, voxels: np.ndarray, shape: tuple[int, int, int]) -> n
         for trial in range(len(out)):
             raw = _read_exactly(stream, n_bytes, path, trial, len(out))
             out[trial] = np.frombuffer(raw, proxy.dtype)[wanted]
-    return out
+        _read_exactly(stream, 0, path, len(out), len(out))
+    if (proxy.slope, proxy.inter) == (1, 0):
+        return out
+    return (out * proxy.slope + proxy.inter).astype(np.float32)
 
 
 def _read_exactly(stream: Opener, n_bytes: int, path: Path, trial: int, n_trials: int) -> bytes:
     try:
-        raw = stream.read(n_bytes)
-    except (EOFError, OSError, zlib.error):
-        raw = b""
+        # Reading to the end makes gzip compare its checksum.
+        raw = stream.read(n_bytes) if n_bytes else stream.read()
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged at trial {trial} of {n_trials}: {_AGAIN}") from error
     if len(raw) < n_bytes:
         raise ValueError(f"{path} ends after {trial} of {n_trials} trials: {_AGAIN}")
     return raw
@@ -115,7 +118,8 @@ def read_hdf5(path: Path, voxels: np.ndarray, shape: tuple[int, int, int]) -> np
 
 def _read_columns(betas: h5py.Dataset, voxels: np.ndarray,
                   shape: tuple[int, int, int]) -> np.ndarray:
-    whole = betas.chunks == (betas.shape[0], 1, 1, 1) and betas.id.get_create_plist().get_nfilters() == 0
+    plain = betas.id.get_create_plist().get_nfilters() == 0
+    whole = plain and betas.chunks == (betas.shape[0], 1, 1, 1)
     columns = np.empty((len(voxels), betas.shape[0]), betas.dtype.newbyteorder("="))
     x, y, z = np.unravel_index(voxels, shape)
     if whole:

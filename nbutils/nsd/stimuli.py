@@ -55,7 +55,7 @@ class Stimuli:
             If an image is empty in a file that was filled only in part.
         """
         ids = np.asarray(nsd_ids)
-        if not np.issubdtype(ids.dtype, np.integer) and ids.size:
+        if ids.size and not np.issubdtype(ids.dtype, np.integer):
             raise TypeError(f"nsd_ids are {ids.dtype}: give whole numbers from 0")
         ids = ids.astype(np.int64)
         if ids.size and not (0 <= ids.min() and ids.max() < len(self)):
@@ -74,7 +74,7 @@ def _read_rows(brick, ids: np.ndarray) -> np.ndarray:
         if stretch.size:
             images[stretch] = brick[rows[stretch[0]]:rows[stretch[-1]] + 1]
     # No photograph is wholly black; such a row was never written (a partial copy).
-    empty = rows[~images.reshape(len(rows), -1).any(axis=1)]
+    empty = rows[~images.any(axis=(1, 2, 3))]
     if empty.size:
         raise ValueError(f"image {empty[0]} is empty in the stimulus file ({empty.size} of "
                          f"{len(rows)} asked for): add the images of the subject who saw it")

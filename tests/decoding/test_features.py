@@ -82,6 +82,28 @@ def test_finished_file_is_reused_and_a_foreign_one_refused(tmp_path):
     assert unused.calls == 0
     with pytest.raises(ValueError, match="holds other features"):
         run(path, ids=IDS[:3])
+    features = run(path, ids=IDS[:3], replace=True)
+    np.testing.assert_array_equal(features.take(IDS[:3]), make_stimuli()[IDS[:3], :2, 0])
+
+
+def test_features_of_earlier_weights_are_not_reused(tmp_path):
+    weights = tmp_path / "clip.safetensors"
+    path, used = tmp_path / "clip_image.npy", Encoder()
+    networks = SimpleNamespace(clip=used, directory=tmp_path)
+
+    def extract_again(**changes):
+        return extract("clip_image", networks, make_stimuli(), None, IDS, path, progress=False,
+                       **changes)  # fmt: skip
+
+    weights.write_bytes(b"first")
+    extract_again()
+    extract_again()
+    assert used.calls == 1
+    weights.write_bytes(b"later")
+    with pytest.raises(ValueError, match="other images, network or options"):
+        extract_again()
+    extract_again(replace=True)
+    assert used.calls == 2
 
 
 def test_missing_or_cut_files_are_named(tmp_path):

@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import GridSearchCV, KFold
 
 from nbutils.decoding.features import Features
-from nbutils.decoding.selection import choose_alpha
+from nbutils.decoding.selection import choose_alpha, choose_alphas
 
 ALPHAS = np.array([0.5, 5.0, 50.0, 500.0, 5000.0])
 
@@ -52,6 +52,17 @@ def test_gcv_equals_its_definition_with_the_hat_matrix(problem):
         expected.append((residual**2).mean() / (1 - np.trace(hat) / n) ** 2)
     choice = choose_alpha(responses, targets, ALPHAS, "gcv")
     np.testing.assert_allclose(choice.errors, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["loo", "gcv", "kfold"])
+def test_several_features_get_the_choice_each_would_get_alone(problem, method):
+    responses, targets = problem
+    both = {"first": targets[:, :2], "rest": targets[:, 2:]}
+    together = choose_alphas(responses, both, ALPHAS, method)
+    for name, values in both.items():
+        alone = choose_alpha(responses, values, ALPHAS, method)
+        assert together[name].alpha == alone.alpha
+        np.testing.assert_array_equal(together[name].errors, alone.errors)
 
 
 def test_features_rows_are_found_by_nsd_id(problem):

@@ -6,7 +6,8 @@ import pytest
 
 from nbutils.decoding.features import Features
 from nbutils.metrics import controls
-from nbutils.nsd.betas import Responses
+from nbutils.miniature.write import make
+from nbutils.nsd.betas import Responses, load_responses
 from nbutils.nsd.layout import Layout
 
 SHAPE = (5, 4, 3)
@@ -80,6 +81,16 @@ def test_other_subjects_responses_come_from_the_same_image_and_region(brains):
     shared = np.isin(own_codes, codes)
     assert shared.sum() > 20
     np.testing.assert_array_equal(found[:, shared], [[500], [900]] + own_codes[shared])
+
+
+def test_borrowed_responses_are_those_of_a_subject_who_is_there_and_saw_the_images(tmp_path):
+    sizes = {"n_shared": 20, "n_private": 180, "voxel_scale": 0.1, "progress": False}
+    layout = make(tmp_path, (1, 2), **sizes)
+    own, other = load_responses(layout, 1), load_responses(layout, 2)
+    found = controls.borrow_responses(layout, 1, own.voxels, own.test_id, [1, 4, 2])
+    np.testing.assert_array_equal(found, controls.swap_subject(own, other, layout))
+    assert controls.borrow_responses(layout, 1, own.voxels, own.test_id, [1, 4]) is None
+    assert controls.borrow_responses(layout, 1, own.voxels, own.train_id[:2], [2]) is None
 
 
 def test_regions_are_read_from_the_atlases_in_their_order(brains):

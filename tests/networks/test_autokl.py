@@ -57,11 +57,11 @@ def test_mode_is_the_scaled_posterior_mean(net):
 def test_drawn_latents_have_the_posterior_spread(net):
     image = photographs()[0][None, ::32, ::32]
     mean, logvar = net.posterior(net.preprocess(image))
-    drawn = net.encode(image.repeat(400, axis=0), torch.Generator().manual_seed(0))
+    drawn = net.encode(image.repeat(200, axis=0), torch.Generator().manual_seed(0))
     standard = (drawn / net.scaling_factor - mean) / torch.exp(0.5 * logvar)
-    # 102,400 draws: three standard errors are .009 for the mean and .007 for the spread
-    assert standard.mean().item() == pytest.approx(0, abs=0.009)
-    assert standard.std().item() == pytest.approx(1, abs=0.007)
+    # 51,200 draws: three standard errors are .013 for the mean and .009 for the spread
+    assert standard.mean().item() == pytest.approx(0, abs=0.013)
+    assert standard.std().item() == pytest.approx(1, abs=0.009)
 
 
 def test_a_drawn_latent_does_not_depend_on_its_batch(net):

@@ -22,7 +22,7 @@ def planted(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_classifier_learns_planted_categories_and_backgrounds():
     torch.manual_seed(0)
-    net = SceneClassifier(2, 2, 32)
+    net = SceneClassifier(2, 2, 16)
     optimiser = torch.optim.AdamW(net.parameters(), 3e-3)
     images, category, background = planted(256, seed=0)
     pixels = net.preprocess(images)

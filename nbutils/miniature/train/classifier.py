@@ -35,7 +35,7 @@ def soften(pixels: torch.Tensor, pick: torch.Generator) -> torch.Tensor:
 
 
 def train_classifier(
-    data: TrainingScenes, folder: Path, steps: int = 1_500, batch: int = 48, **options
+    data: TrainingScenes, folder: Path, steps: int = 800, batch: int = 48, **options
 ) -> SceneClassifier:
     """Train on which categories are present and which background it is."""
     torch.manual_seed(0)

@@ -31,7 +31,7 @@ def vdvae_config() -> dict:
 
 
 def train_vdvae(
-    data: TrainingScenes, folder: Path, steps: int = 3_000, batch: int = 16, **options
+    data: TrainingScenes, folder: Path, steps: int = 1_200, batch: int = 16, **options
 ) -> VDVAE:
     """Train the VDVAE; the rate term is brought in over the first third of the steps."""
     torch.manual_seed(0)

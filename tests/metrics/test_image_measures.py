@@ -124,3 +124,23 @@ def test_rows_of_different_images_are_refused():
         measures.check_same_images([5, 7], [5, 8])
     with pytest.raises(ValueError, match="2 and 3 nsd_ids"):
         measures.check_same_images([5, 7], [5, 7, 8])
+
+
+class TwoDirections:
+    """A CLIP whose first direction means red and whose second means blue."""
+
+    def image_embedding(self, images):
+        return torch.from_numpy(images[:, 0, 0, [0, 2]].astype(np.float32) / 255)
+
+    def text_embedding(self, captions):
+        return torch.tensor([[float("red" in c), float("blue" in c)] for c in captions])
+
+
+def test_clip_reads_images_by_softmax_of_a_hundred_cosines():
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    images[0, ..., 0] = images[1, ..., 2] = 255
+    images[0, ..., 2] = 247
+    found = measures.read_with_clip(TwoDirections(), images, ["red", "blue"])
+    share = 1 / (1 + np.exp(-100 * (255 - 247) / 255))
+    np.testing.assert_allclose(found[0], [share, 1 - share], rtol=1e-5)
+    assert found[1].argmax() == 1
