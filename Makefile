@@ -38,7 +38,7 @@ lab: $(READY)
 	$(BIN)/python -m nbutils lab
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python tests/benchmarks.py $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format .

@@ -178,8 +178,8 @@ def test_a_second_call_changes_nothing(tiny):
     assert {path: path.stat().st_mtime_ns for path in tiny.root.rglob("*")} == before
 
 
-def test_the_same_parameters_give_the_same_bytes(tiny, tmp_path):
-    again = make(tmp_path / "again", **TINY)
+def test_the_same_parameters_give_the_same_bytes_on_one_process_or_two(tiny, tmp_path):
+    again = make(tmp_path / "again", **(TINY | {"workers": 2}))
     for path in (p for p in tiny.root.rglob("*") if p.suffix in (".gz", ".npy", ".csv", ".json")):
         assert path.read_bytes() == (again.root / path.relative_to(tiny.root)).read_bytes(), path
 

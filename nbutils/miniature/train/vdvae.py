@@ -17,21 +17,21 @@ def vdvae_config() -> dict:
     return {
         "image_size": 64,
         "image_channels": 3,
-        "enc_blocks": "64x1,64d2,32x1,32d2,16x2,16d2,8x2,8d2,4x2,4d4,1x1",
+        "enc_blocks": "64d2,32x1,32d2,16x2,16d2,8x2,8d2,4x2,4d4,1x1",
         "dec_blocks": "1x1,4m1,4x2,8m4,8x3,16m8,16x3,32m16,64m32",
         "zdim": 8,
-        "width": 48,
+        "width": 32,
         "custom_width_str": "",
-        "bottleneck_multiple": 0.25,
+        "bottleneck_multiple": 0.5,
         "no_bias_above": 64,
-        "num_mixtures": 3,
+        "num_mixtures": 2,
         "shift": -142.0,
         "scale": 1 / 75.0,
     }
 
 
 def train_vdvae(
-    data: TrainingScenes, folder: Path, steps: int = 1_200, batch: int = 16, **options
+    data: TrainingScenes, folder: Path, steps: int = 1_500, batch: int = 8, **options
 ) -> VDVAE:
     """Train the VDVAE; the rate term is brought in over the first third of the steps."""
     torch.manual_seed(0)
@@ -46,6 +46,6 @@ def train_vdvae(
         distortion, rate = distortion.mean(), rate.mean()
         return {"loss": distortion + share * rate, "distortion": distortion, "rate": rate}
 
-    schedule = Schedule(steps, 1.5e-3, decay=0.5)
+    schedule = Schedule(steps, 2e-3, decay=0.5)
     fit("vdvae", {"vdvae": net}, loss_of, schedule, folder, ema_decay=0.995, **options)
     return net.eval()
