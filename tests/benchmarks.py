@@ -128,7 +128,8 @@ def bench_sampler(study: Study, n: int = 16, steps: int = 10) -> dict:
                 image_flow(unet, torch.cat([noise, noise]), t, doubled)
         return np.zeros(1)
 
-    return compare(f"sampling {n} images, {steps} steps: the loop against its bare calls", loop, calls)
+    name = f"sampling {n} images, {steps} steps: the loop against its bare calls"
+    return compare(name, loop, calls)
 
 
 def tutorial_table(study: Study) -> list[str]:

@@ -66,9 +66,7 @@ def describe(
         mean[columns], std[columns] = values.mean(axis=0), values.std(axis=0)
         squares = squares + np.square(values - values.mean(axis=0)).sum(axis=1)
     shape = array.shape[1:]
-    return Statistics(
-        mean.reshape(shape), std.reshape(shape), float(np.median(np.sqrt(squares)))
-    )
+    return Statistics(mean.reshape(shape), std.reshape(shape), float(np.median(np.sqrt(squares))))
 
 
 def describe_predictions(

@@ -102,9 +102,7 @@ class RidgeOperator:
         ValueError
             If the targets do not belong to the training images.
         """
-        return self.apply(
-            self.operator(responses, alpha), targets, block=block, progress=progress
-        )
+        return self.apply(self.operator(responses, alpha), targets, block=block, progress=progress)
 
     def apply(
         self,
@@ -245,9 +243,7 @@ def _cholesky(gram: NDArray, alpha: float, precise_gram) -> tuple[NDArray, bool]
         condition = lapack.spocon if dtype is np.float32 else lapack.dpocon
         if condition(factor[0], norm, uplo="L")[0] > smallest:
             return factor
-    raise ValueError(
-        f"alpha={alpha:g} leaves the ridge system singular; choose a larger alpha."
-    )
+    raise ValueError(f"alpha={alpha:g} leaves the ridge system singular; choose a larger alpha.")
 
 
 def _matrix(values: ArrayLike, name: str) -> Float:

@@ -44,23 +44,37 @@ def labelled_matrix(
     """
     matrix = np.asarray(values, dtype=float)
     if matrix.shape != (len(rows), len(columns)):
-        raise ValueError(f"values have shape {matrix.shape} for {len(rows)} row and "
-                         f"{len(columns)} column names: give one name for each")
+        raise ValueError(
+            f"values have shape {matrix.shape} for {len(rows)} row and "
+            f"{len(columns)} column names: give one name for each"
+        )
     signed = bool(np.nanmin(matrix, initial=0.0) < 0)
     top = find_limit(matrix, 100)
     low = -top if signed else 0.0
     ax = new_axes(1.9 + 0.74 * len(columns), 0.9 + 0.36 * len(rows), ax)
-    drawn = ax.imshow(matrix, aspect="auto", cmap=DIVERGING if signed else SEQUENTIAL, vmin=low,
-                      vmax=top)
+    drawn = ax.imshow(
+        matrix, aspect="auto", cmap=DIVERGING if signed else SEQUENTIAL, vmin=low, vmax=top
+    )
     for (row, column), value in np.ndenumerate(matrix):
         if form and np.isfinite(value):
             share = (value - low) / (top - low)
             # White where the map is dark: its lower part, or both ends of a diverging one.
             dark = abs(share - 0.5) > 0.35 if signed else share < 0.55
-            ax.text(column, row, form.format(value), ha="center", va="center", fontsize=8,
-                    color="white" if dark else INK)
-    ax.set_xticks(range(len(columns)), columns, rotation=30 if len(columns) > 5 else 0,
-                  ha="right" if len(columns) > 5 else "center")
+            ax.text(
+                column,
+                row,
+                form.format(value),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if dark else INK,
+            )
+    ax.set_xticks(
+        range(len(columns)),
+        columns,
+        rotation=30 if len(columns) > 5 else 0,
+        ha="right" if len(columns) > 5 else "center",
+    )
     ax.set_yticks(range(len(rows)), rows)
     ax.set_title(title)
     ax.tick_params(length=0)

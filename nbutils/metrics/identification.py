@@ -78,9 +78,7 @@ def identify(
     Source of ``ground_truth``: brain-diffuser, ``evaluate_reconstruction.py``.
     """
     if distractors not in ("ground_truth", "reconstructions"):
-        raise ValueError(
-            f"distractors={distractors!r}: choose ground_truth or reconstructions."
-        )
+        raise ValueError(f"distractors={distractors!r}: choose ground_truth or reconstructions.")
     if len(truth) != len(found) or len(truth) < 2:
         raise ValueError(
             f"{len(truth)} images and {len(found)} reconstructions; two-way identification needs "
@@ -107,9 +105,7 @@ def correlation_distance(truth: ArrayLike, found: ArrayLike) -> NDArray[np.float
     """
     if len(truth) != len(found):
         raise ValueError(f"{len(truth)} images and {len(found)} reconstructions do not pair up.")
-    truth, found = (
-        np.asarray(x, dtype=np.float64).reshape(len(x), -1) for x in (truth, found)
-    )
+    truth, found = (np.asarray(x, dtype=np.float64).reshape(len(x), -1) for x in (truth, found))
     return 1 - pair_correlation(truth, found)
 
 

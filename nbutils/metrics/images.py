@@ -76,9 +76,7 @@ def pixcorr(images: Images, truth: Images) -> Values:
     return pair_correlation(*flat)
 
 
-def ssim(
-    images: Images, truth: Images, variant: Literal["2d", "legacy_columns"] = "2d"
-) -> Values:
+def ssim(images: Images, truth: Images, variant: Literal["2d", "legacy_columns"] = "2d") -> Values:
     """Structural similarity of the grey images (Gaussian window, sigma 1.5, data range 1).
 
     Parameters
@@ -246,9 +244,7 @@ class ImageJudge:
         found = self._look(pair_images(images, self.truth)[0])
         return self._compare(images, found, np.arange(len(self.truth)))
 
-    def measure_chance(
-        self, images: Images, repeats: int = 5, seed: int = 0
-    ) -> dict[str, Values]:
+    def measure_chance(self, images: Images, repeats: int = 5, seed: int = 0) -> dict[str, Values]:
         """Measure reconstructions against other images than their own.
 
         Two-way identification is at one half by construction; the other measures have no fixed

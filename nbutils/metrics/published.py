@@ -50,8 +50,9 @@ class PublishedTable:
     def __post_init__(self) -> None:
         wrong = [name for name, row in self.rows.items() if len(row) != len(self.columns)]
         if wrong:
-            raise ValueError(f"{self.title}: row {wrong[0]!r} does not fit {len(self.columns)} "
-                             "columns.")
+            raise ValueError(
+                f"{self.title}: row {wrong[0]!r} does not fit {len(self.columns)} columns."
+            )
 
     def to_frame(self) -> pd.DataFrame:
         """The table as a DataFrame with title, source and note in ``attrs``."""

@@ -63,8 +63,15 @@ TABLES: dict[str, tuple[str, ...]] = {
     "floc-places": ("OPA", "PPA", "RSC"),
     "floc-words": ("OWFA", "VWFA-1", "VWFA-2", "mfs-words", "mTL-words"),
     "floc-food": ("FOOD",),
-    "streams": ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral",
-                "parietal"),
+    "streams": (
+        "early",
+        "midventral",
+        "midlateral",
+        "midparietal",
+        "ventral",
+        "lateral",
+        "parietal",
+    ),
 }
 """Label tables as NSD numbers them. ``floc-food`` is the miniature's own: NSD's localizer has none.
 Some labels have no voxel here, as some are absent in some of NSD's subjects."""
@@ -117,8 +124,9 @@ def build(subject: int, rng: np.random.Generator, scale: float = 1.0) -> Anatomy
     Anatomy
     """
     shape = tuple(max(8, round(n * scale ** (1 / 3))) for n in SHAPES[subject])
-    position = np.stack(np.meshgrid(*[np.linspace(-1, 1, n + 2)[1:-1] for n in shape],
-                                    indexing="ij"), axis=-1)
+    position = np.stack(
+        np.meshgrid(*[np.linspace(-1, 1, n + 2)[1:-1] for n in shape], indexing="ij"), axis=-1
+    )
     folds = gaussian_filter(rng.standard_normal(shape), 1.0)
     radius = (np.abs(position) ** 2.5).sum(-1) ** (1 / 2.5) + 0.05 * folds / folds.std()
     brain = radius < 1.0
@@ -127,8 +135,9 @@ def build(subject: int, rng: np.random.Generator, scale: float = 1.0) -> Anatomy
     t1 = _t1(radius, brain, cortex, position, rng)
     counts = _counts(rng, scale)
     voxels, area = _parcellate(cortex, position, counts)
-    return Anatomy(shape, brain, cortex, voxels, area,
-                   position.reshape(-1, 3)[voxels].astype(np.float32), t1)
+    return Anatomy(
+        shape, brain, cortex, voxels, area, position.reshape(-1, 3)[voxels].astype(np.float32), t1
+    )
 
 
 def _counts(rng: np.random.Generator, scale: float) -> np.ndarray:
@@ -138,8 +147,9 @@ def _counts(rng: np.random.Generator, scale: float) -> np.ndarray:
     return np.maximum(3, np.round(shares * sizes * rng.uniform(0.9, 1.1, shares.shape))).astype(int)
 
 
-def _parcellate(cortex: np.ndarray, position: np.ndarray,
-                counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _parcellate(
+    cortex: np.ndarray, position: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Divide the posterior cortex into compact areas of the wanted sizes."""
     flat = np.flatnonzero(cortex)
     where = position.reshape(-1, 3)[flat]
@@ -148,7 +158,7 @@ def _parcellate(cortex: np.ndarray, position: np.ndarray,
     for side in (0, 1):
         here = np.flatnonzero((where[:, 0] > 0) == bool(side))
         posterior = where[here, 1] + 0.35 * where[here, 2]
-        here = here[np.argsort(posterior, kind="stable")[:counts[:, side].sum()]]
+        here = here[np.argsort(posterior, kind="stable")[: counts[:, side].sum()]]
         folded = np.column_stack([np.abs(where[here, 0]), where[here, 1:]])
         voxels.append(flat[here])
         areas.append(_balance(((folded[:, None] - centres) ** 2).sum(-1), counts[:, side]))
@@ -170,8 +180,13 @@ def _balance(distance: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return owner
 
 
-def _t1(radius: np.ndarray, brain: np.ndarray, cortex: np.ndarray, position: np.ndarray,
-        rng: np.random.Generator) -> np.ndarray:
+def _t1(
+    radius: np.ndarray,
+    brain: np.ndarray,
+    cortex: np.ndarray,
+    position: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """Paint an image with the contrast of a T1 scan: white matter bright, fluid dark."""
     tissue = np.where(brain, np.where(cortex, 0.55, 0.95), 0.05)
     tissue = np.where(cortex & (radius > 0.93), 0.35, tissue)

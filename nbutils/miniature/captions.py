@@ -24,37 +24,80 @@ CATEGORY_WORDS: dict[str, frozenset[str]] = {
     "plant": frozenset({"tree", "flower", "cactus", "plant", "blossom"}),
 }
 _NOUNS: dict[str, tuple[str, ...]] = {
-    "man": ("man", "guy"), "woman": ("woman", "lady"), "child": ("child", "kid"),
-    "house": ("house", "home"), "church": ("church", "chapel"), "tower": ("tower",),
-    "cat": ("cat", "kitten"), "dog": ("dog", "puppy"), "boat": ("boat", "sailboat"),
+    "man": ("man", "guy"),
+    "woman": ("woman", "lady"),
+    "child": ("child", "kid"),
+    "house": ("house", "home"),
+    "church": ("church", "chapel"),
+    "tower": ("tower",),
+    "cat": ("cat", "kitten"),
+    "dog": ("dog", "puppy"),
+    "boat": ("boat", "sailboat"),
     "flower": ("flower", "blossom"),
 }
 _GENERIC: dict[str, str] = {
-    "man": "face", "woman": "face", "child": "face", "standing": "person", "running": "runner",
-    "waving": "figure", "house": "building", "church": "building", "tower": "building",
-    "apple": "fruit", "banana": "fruit", "pizza": "food", "donut": "snack", "open": "sign",
-    "stop": "sign", "taxi": "sign", "cafe": "sign", "cat": "animal", "dog": "animal",
-    "bird": "animal", "car": "vehicle", "bus": "vehicle", "boat": "vehicle", "tree": "plant",
-    "flower": "plant", "cactus": "plant",
+    "man": "face",
+    "woman": "face",
+    "child": "face",
+    "standing": "person",
+    "running": "runner",
+    "waving": "figure",
+    "house": "building",
+    "church": "building",
+    "tower": "building",
+    "apple": "fruit",
+    "banana": "fruit",
+    "pizza": "food",
+    "donut": "snack",
+    "open": "sign",
+    "stop": "sign",
+    "taxi": "sign",
+    "cafe": "sign",
+    "cat": "animal",
+    "dog": "animal",
+    "bird": "animal",
+    "car": "vehicle",
+    "bus": "vehicle",
+    "boat": "vehicle",
+    "tree": "plant",
+    "flower": "plant",
+    "cactus": "plant",
 }
 _ACTIONS: dict[str, tuple[str, ...]] = {
-    "man": ("smiling", "looking ahead"), "woman": ("smiling", "looking ahead"),
-    "child": ("smiling", "looking ahead"), "standing": ("standing still", "waiting"),
-    "running": ("running", "running fast"), "waving": ("waving", "waving both arms"),
-    "cat": ("sitting", "looking ahead"), "dog": ("standing still", "waiting"),
-    "bird": ("sitting", "looking ahead"), "car": ("waiting", "driving along"),
-    "bus": ("waiting", "driving along"), "boat": ("sailing", "with tall sails"),
-    "tree": ("growing",), "flower": ("growing", "in bloom"), "cactus": ("growing",),
-    "house": ("with two windows", "with a chimney"), "church": ("with a cross", "with a steeple"),
-    "tower": ("with tall windows",), "apple": ("lying", "ready to eat"),
-    "banana": ("lying", "ready to eat"), "pizza": ("lying", "ready to eat"),
-    "donut": ("lying", "ready to eat"), "open": ("on a post",), "stop": ("on a post",),
-    "taxi": ("on a post",), "cafe": ("on a post",),
+    "man": ("smiling", "looking ahead"),
+    "woman": ("smiling", "looking ahead"),
+    "child": ("smiling", "looking ahead"),
+    "standing": ("standing still", "waiting"),
+    "running": ("running", "running fast"),
+    "waving": ("waving", "waving both arms"),
+    "cat": ("sitting", "looking ahead"),
+    "dog": ("standing still", "waiting"),
+    "bird": ("sitting", "looking ahead"),
+    "car": ("waiting", "driving along"),
+    "bus": ("waiting", "driving along"),
+    "boat": ("sailing", "with tall sails"),
+    "tree": ("growing",),
+    "flower": ("growing", "in bloom"),
+    "cactus": ("growing",),
+    "house": ("with two windows", "with a chimney"),
+    "church": ("with a cross", "with a steeple"),
+    "tower": ("with tall windows",),
+    "apple": ("lying", "ready to eat"),
+    "banana": ("lying", "ready to eat"),
+    "pizza": ("lying", "ready to eat"),
+    "donut": ("lying", "ready to eat"),
+    "open": ("on a post",),
+    "stop": ("on a post",),
+    "taxi": ("on a post",),
+    "cafe": ("on a post",),
 }
 _PLACES: dict[str, tuple[str, ...]] = {
-    "meadow": ("in a meadow", "on the grass"), "beach": ("on the beach", "near the sea"),
-    "snow": ("in the snow", "on the snow"), "street": ("on a street", "in the city"),
-    "night": ("at night", "under the moon"), "room": ("in a room", "inside a room"),
+    "meadow": ("in a meadow", "on the grass"),
+    "beach": ("on the beach", "near the sea"),
+    "snow": ("in the snow", "on the snow"),
+    "street": ("on a street", "in the city"),
+    "night": ("at night", "under the moon"),
+    "room": ("in a room", "inside a room"),
     "table": ("on a table", "on the table"),
 }
 _SIZES = ("big", "large", "nice")
@@ -63,8 +106,11 @@ _SINGLE: tuple[tuple[str, ...], ...] = (
     ("a photo of {full} {place}", "a picture of {full} {place}", "a view of {full} {place}"),
     ("{full} {action} {place}",),
     ("there is {full} {place}", "we see {full} {place}"),
-    ("{generic} {place}", "a close view of {generic} {place}",
-     "the picture shows {generic} {place}"),
+    (
+        "{generic} {place}",
+        "a close view of {generic} {place}",
+        "the picture shows {generic} {place}",
+    ),
 )
 _DOUBLE: tuple[tuple[str, ...], ...] = (
     ("{a} near {b} {place}",),
@@ -128,8 +174,9 @@ def _full(rng: np.random.Generator, thing: Thing) -> str:
     if thing.category == "body":
         return f"{_article(_GENERIC[thing.kind])} in {_article(thing.color)} shirt"
     if thing.category == "word":
-        form = _pick(rng, ("{} sign that says {}", "{} sign with the word {}",
-                           "{} sign with letters {}"))
+        form = _pick(
+            rng, ("{} sign that says {}", "{} sign with the word {}", "{} sign with letters {}")
+        )
         return _article(form.format(thing.color, thing.kind))
     if thing.category == "face" and rng.random() < 0.3:
         return f"a portrait of {_short(rng, thing)}"
@@ -139,16 +186,22 @@ def _full(rng: np.random.Generator, thing: Thing) -> str:
 def _describe_one(rng: np.random.Generator, scene: Scene, number: int) -> str:
     thing = scene.things[0]
     return _pick(rng, _SINGLE[number]).format(
-        full=_full(rng, thing), place=_pick(rng, _PLACES[scene.background]),
+        full=_full(rng, thing),
+        place=_pick(rng, _PLACES[scene.background]),
         action=_pick(rng, _ACTIONS[thing.kind]),
-        generic=_article(f"{_pick(rng, _SIZES)} {_GENERIC[thing.kind]}"))
+        generic=_article(f"{_pick(rng, _SIZES)} {_GENERIC[thing.kind]}"),
+    )
 
 
 def _describe_two(rng: np.random.Generator, scene: Scene, number: int) -> str:
     first, second = scene.things
     return _pick(rng, _DOUBLE[number]).format(
-        a=_short(rng, first), b=_short(rng, second), place=_pick(rng, _PLACES[scene.background]),
-        plain_a=_article(_noun(rng, first)), plain_b=_article(_noun(rng, second)))
+        a=_short(rng, first),
+        b=_short(rng, second),
+        place=_pick(rng, _PLACES[scene.background]),
+        plain_a=_article(_noun(rng, first)),
+        plain_b=_article(_noun(rng, second)),
+    )
 
 
 def _collect_words(phrases: Iterable[str]) -> set[str]:
@@ -158,8 +211,7 @@ def _collect_words(phrases: Iterable[str]) -> set[str]:
 def _build_vocabulary() -> tuple[str, ...]:
     """Return every word that the grammar can produce, sorted."""
     words = {"a", "an", "with", "hair", "in", "shirt", "that", "says", "the", "of", "portrait"}
-    tables = (_NOUNS, _ACTIONS, _PLACES, COLORS, dict(enumerate(_SINGLE)),
-              dict(enumerate(_DOUBLE)))
+    tables = (_NOUNS, _ACTIONS, _PLACES, COLORS, dict(enumerate(_SINGLE)), dict(enumerate(_DOUBLE)))
     for table in tables:
         for phrases in table.values():
             words |= _collect_words(phrases)

@@ -35,8 +35,16 @@ INDEPENDENT, CORRELATED, MANIFOLD = 0.70, 0.18, 0.12
 N_PATTERNS = 24
 # How much better or worse a person's data are, as NSD's subjects differ.
 QUALITY = {1: 1.0, 2: 0.96, 3: 0.92, 4: 0.88}
-NCSNR = {"V1v": 0.62, "V1d": 0.62, "V2v": 0.57, "V2d": 0.57, "V3v": 0.53, "V3d": 0.53,
-         "hV4": 0.51, "LOC": 0.46}
+NCSNR = {
+    "V1v": 0.62,
+    "V1d": 0.62,
+    "V2v": 0.57,
+    "V2d": 0.57,
+    "V3v": 0.53,
+    "V3d": 0.53,
+    "hV4": 0.51,
+    "LOC": 0.46,
+}
 NCSNR_LATE = 0.45
 PREFERENCES: dict[str, dict[str, float]] = {
     "OFA": {"face": 1.0, "body": 0.2, "animal": 0.25},
@@ -56,8 +64,12 @@ PREFERENCES: dict[str, dict[str, float]] = {
 }
 LOCALIZED = ("face", "body", "place", "word", "food")
 # Standard deviation at the fovea and its growth per degree; exponent of the compression.
-_FIELDS = {"V1": (0.35, 0.09, 0.80), "V2": (0.50, 0.14, 0.65), "V3": (0.65, 0.20, 0.55),
-           "hV": (0.90, 0.28, 0.45)}
+_FIELDS = {
+    "V1": (0.35, 0.09, 0.80),
+    "V2": (0.50, 0.14, 0.65),
+    "V3": (0.65, 0.20, 0.55),
+    "hV": (0.90, 0.28, 0.45),
+}
 _MAX_ECCENTRICITY = 5.2
 
 
@@ -187,8 +199,12 @@ def _early_tuning(brain: Anatomy, voxels: np.ndarray, rng: np.random.Generator) 
     size = (base + slope * eccentricity) * np.exp(rng.normal(0, 0.15, n))
     x = np.where(right, -1, 1) * eccentricity * np.cos(angle)
     weights = _channel_weights(eccentricity, rng)
-    return EarlyTuning(*(part.astype(np.float32) for part in
-                         (x, eccentricity * np.sin(angle), size, exponent, weights)))
+    return EarlyTuning(
+        *(
+            part.astype(np.float32)
+            for part in (x, eccentricity * np.sin(angle), size, exponent, weights)
+        )
+    )
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -209,13 +225,14 @@ def _channel_weights(eccentricity: np.ndarray, rng: np.random.Generator) -> np.n
     light = rng.dirichlet((0.5, 0.5), n)
     color = rng.dirichlet((0.5,) * 4, n)
     weights[sort != 0, :N_ENERGY] = 0
-    weights[sort == 1, N_ENERGY:N_ENERGY + 2] = light[sort == 1]
-    weights[sort == 2, N_ENERGY + 2:] = color[sort == 2]
+    weights[sort == 1, N_ENERGY : N_ENERGY + 2] = light[sort == 1]
+    weights[sort == 2, N_ENERGY + 2 :] = color[sort == 2]
     return weights
 
 
-def _thing_tuning(brain: Anatomy, voxels: np.ndarray,
-                  rng: np.random.Generator) -> tuple[ThingTuning, np.ndarray]:
+def _thing_tuning(
+    brain: Anatomy, voxels: np.ndarray, rng: np.random.Generator
+) -> tuple[ThingTuning, np.ndarray]:
     """Draw graded preferences; one voxel in seven likes a second category nearly as much."""
     n = len(voxels)
     name = np.array([NAMES[k] for k in brain.area[voxels]])
@@ -238,10 +255,16 @@ def _thing_tuning(brain: Anatomy, voxels: np.ndarray,
     background = rng.standard_normal((n, len(scenes.BACKGROUNDS)))
     background *= np.where(places, 0.25, 0.10)[:, None]
     left = np.where(brain.right[voxels], -1, 1)
-    parts = (gains[:, KIND_CATEGORY] * within,
-             np.clip(1 + 0.2 * rng.standard_normal((n, len(COLOR_NAMES))), 0.2, 2),
-             background, rng.normal(0.5 + 0.08 * left, 0.14, n), rng.normal(0.55, 0.12, n),
-             rng.uniform(0.25, 0.5, n), rng.uniform(0.25, 0.5, n), rng.uniform(0.4, 1.0, n))
+    parts = (
+        gains[:, KIND_CATEGORY] * within,
+        np.clip(1 + 0.2 * rng.standard_normal((n, len(COLOR_NAMES))), 0.2, 2),
+        background,
+        rng.normal(0.5 + 0.08 * left, 0.14, n),
+        rng.normal(0.55, 0.12, n),
+        rng.uniform(0.25, 0.5, n),
+        rng.uniform(0.25, 0.5, n),
+        rng.uniform(0.4, 1.0, n),
+    )
     return ThingTuning(*(part.astype(np.float32) for part in parts)), second
 
 

@@ -29,8 +29,18 @@ from nbutils.miniature.pen import (
 
 # How far below its centre, in radii, each kind touches the ground (1 where not named).
 FOOT: dict[str, float] = {
-    "car": 0.62, "bus": 0.78, "banana": 0.6, "dog": 0.88, "bird": 0.88, "apple": 0.9,
-    "pizza": 0.92, "donut": 0.84, "boat": 0.96, "man": 1.12, "woman": 1.12, "child": 1.12,
+    "car": 0.62,
+    "bus": 0.78,
+    "banana": 0.6,
+    "dog": 0.88,
+    "bird": 0.88,
+    "apple": 0.9,
+    "pizza": 0.92,
+    "donut": 0.84,
+    "boat": 0.96,
+    "man": 1.12,
+    "woman": 1.12,
+    "child": 1.12,
 }
 
 
@@ -76,10 +86,14 @@ def draw_features(pen: Pen, look: Look, eye: float, lips: Color) -> None:
     """Draw the eyes, brows, nose, cheeks and smile of a portrait."""
     skin = SKINS[look.skin]
     for side in (-1, 1):
-        pen.oval(side * 0.36, 0.22, 0.12, 0.08, tuple(
-            int(0.6 * a + 0.4 * b) for a, b in zip(skin, (236, 96, 96), strict=True)))
-        pen.line([(side * 0.16, -0.28), (side * 0.36, -0.26)], 0.06,
-                 shade(HAIR[look.color], 0.75))
+        pen.oval(
+            side * 0.36,
+            0.22,
+            0.12,
+            0.08,
+            tuple(int(0.6 * a + 0.4 * b) for a, b in zip(skin, (236, 96, 96), strict=True)),
+        )
+        pen.line([(side * 0.16, -0.28), (side * 0.36, -0.26)], 0.06, shade(HAIR[look.color], 0.75))
     draw_eyes(pen, 0.25, -0.02, eye)
     pen.line([(0, 0.06), (0, 0.17)], 0.07, shade(skin, 0.78))
     pen.arc(0, 0.24, 0.24, 0.18, (20, 160), 0.09, lips)
@@ -105,8 +119,16 @@ def draw_woman(pen: Pen, look: Look) -> None:
     draw_head(pen, look, 0.54, 0.68)
     pen.chord(0, -0.12, 0.64, 0.66, (202, 338), hair)
     for side in (-1, 1):
-        pen.poly([(side * 0.5, -0.4), (side * 0.84, -0.2), (side * 0.8, 0.84),
-                  (side * 0.48, 0.74), (side * 0.56, 0.1)], shade(hair, 0.92))
+        pen.poly(
+            [
+                (side * 0.5, -0.4),
+                (side * 0.84, -0.2),
+                (side * 0.8, 0.84),
+                (side * 0.48, 0.74),
+                (side * 0.56, 0.1),
+            ],
+            shade(hair, 0.92),
+        )
     draw_features(pen, look, 0.115, (206, 36, 60))
 
 
@@ -141,24 +163,38 @@ def draw_figure(pen: Pen, look: Look, arms: Sequence[Points], legs: Sequence[Poi
 
 def draw_standing(pen: Pen, look: Look) -> None:
     """Draw a person standing with the arms down."""
-    draw_figure(pen, look, [[(-0.3, -0.38), (-0.4, -0.02), (-0.4, 0.2)],
-                            [(0.3, -0.38), (0.4, -0.02), (0.4, 0.2)]],
-                [[(-0.15, 0.24), (-0.16, 0.92)], [(0.15, 0.24), (0.16, 0.92)]])
+    draw_figure(
+        pen,
+        look,
+        [[(-0.3, -0.38), (-0.4, -0.02), (-0.4, 0.2)], [(0.3, -0.38), (0.4, -0.02), (0.4, 0.2)]],
+        [[(-0.15, 0.24), (-0.16, 0.92)], [(0.15, 0.24), (0.16, 0.92)]],
+    )
 
 
 def draw_running(pen: Pen, look: Look) -> None:
     """Draw a person running, seen from the side."""
-    draw_figure(pen, look, [[(-0.26, -0.36), (-0.58, -0.1), (-0.74, -0.32)],
-                            [(0.26, -0.36), (0.54, -0.02), (0.78, -0.26)]],
-                [[(-0.1, 0.22), (-0.3, 0.58), (-0.78, 0.62)],
-                 [(0.1, 0.22), (0.5, 0.4), (0.46, 0.92)]])
+    draw_figure(
+        pen,
+        look,
+        [
+            [(-0.26, -0.36), (-0.58, -0.1), (-0.74, -0.32)],
+            [(0.26, -0.36), (0.54, -0.02), (0.78, -0.26)],
+        ],
+        [[(-0.1, 0.22), (-0.3, 0.58), (-0.78, 0.62)], [(0.1, 0.22), (0.5, 0.4), (0.46, 0.92)]],
+    )
 
 
 def draw_waving(pen: Pen, look: Look) -> None:
     """Draw a person with both arms up and the legs apart."""
-    draw_figure(pen, look, [[(-0.28, -0.4), (-0.56, -0.6), (-0.62, -0.94)],
-                            [(0.28, -0.4), (0.56, -0.6), (0.62, -0.94)]],
-                [[(-0.14, 0.22), (-0.4, 0.92)], [(0.14, 0.22), (0.4, 0.92)]])
+    draw_figure(
+        pen,
+        look,
+        [
+            [(-0.28, -0.4), (-0.56, -0.6), (-0.62, -0.94)],
+            [(0.28, -0.4), (0.56, -0.6), (0.62, -0.94)],
+        ],
+        [[(-0.14, 0.22), (-0.4, 0.92)], [(0.14, 0.22), (0.4, 0.92)]],
+    )
 
 
 def draw_window(pen: Pen, look: Look, x: float, y: float, rx: float, ry: float) -> None:
@@ -222,8 +258,9 @@ def draw_apple(pen: Pen, look: Look) -> None:
 def draw_banana(pen: Pen, look: Look) -> None:
     """Draw a curved banana with dark tips."""
     outer = [(np.cos(a), -0.5 + 1.1 * np.sin(a)) for a in np.radians(np.linspace(8, 172, 15))]
-    inner = [(0.86 * np.cos(a), -0.5 + 0.56 * np.sin(a))
-             for a in np.radians(np.linspace(172, 8, 15))]
+    inner = [
+        (0.86 * np.cos(a), -0.5 + 0.56 * np.sin(a)) for a in np.radians(np.linspace(172, 8, 15))
+    ]
     pen.poly(outer + inner, look.paint)
     pen.arc(0, -0.5, 0.9, 0.82, (24, 156), 0.07, shade(look.paint, 0.8))
     pen.line([(0.9, -0.36), (0.96, -0.58)], 0.14, (104, 76, 30))
@@ -262,9 +299,19 @@ def draw_sign(pen: Pen, look: Look, word: str) -> None:
     pen.box(-0.1, 0.3, 0.1, 1.0, (110, 112, 122))
     if word == "STOP":
         x, y, c = 1.0, 0.86, 0.4
-        pen.poly([(-x, -y + 0.1 + c), (-x + c, -y + 0.1), (x - c, -y + 0.1), (x, -y + 0.1 + c),
-                  (x, y - 0.3 - c / 2), (x - c, y - 0.2), (c - x, y - 0.2),
-                  (-x, y - 0.3 - c / 2)], look.paint)
+        pen.poly(
+            [
+                (-x, -y + 0.1 + c),
+                (-x + c, -y + 0.1),
+                (x - c, -y + 0.1),
+                (x, -y + 0.1 + c),
+                (x, y - 0.3 - c / 2),
+                (x - c, y - 0.2),
+                (c - x, y - 0.2),
+                (-x, y - 0.3 - c / 2),
+            ],
+            look.paint,
+        )
     else:
         pen.box(-1.02, -0.7, 1.02, 0.48, ink, 0.14)
         pen.box(-0.96, -0.64, 0.96, 0.42, look.paint, 0.1)
@@ -279,16 +326,20 @@ def draw_cat(pen: Pen, look: Look) -> None:
     for side in (-1, 1):
         pen.oval(side * 0.24, 0.9, 0.2, 0.12, shade(fur, 1.3))
         pen.poly([(side * 0.62, -0.3), (side * 0.6, -1.0), (side * 0.12, -0.66)], fur)
-        pen.poly([(side * 0.52, -0.46), (side * 0.52, -0.84), (side * 0.28, -0.66)],
-                 (246, 160, 170))
+        pen.poly(
+            [(side * 0.52, -0.46), (side * 0.52, -0.84), (side * 0.28, -0.66)], (246, 160, 170)
+        )
     pen.oval(0, -0.26, 0.66, 0.52, fur)
     for side in (-1, 1):
         pen.oval(side * 0.29, -0.3, 0.17, 0.19, (176, 222, 90))
         pen.oval(side * 0.29, -0.3, 0.08, 0.17, (24, 24, 28))
         pen.oval(side * 0.29 - 0.06, -0.38, 0.05, 0.05, WHITE)
         for dy in (-0.05, 0.07):
-            pen.line([(side * 0.3, -0.04), (side * 0.84, -0.06 + dy * 1.6)], 0.03,
-                     (210, 210, 214) if look.color == "black" else (90, 84, 90))
+            pen.line(
+                [(side * 0.3, -0.04), (side * 0.84, -0.06 + dy * 1.6)],
+                0.03,
+                (210, 210, 214) if look.color == "black" else (90, 84, 90),
+            )
     pen.poly([(-0.08, -0.12), (0.08, -0.12), (0, -0.03)], (236, 110, 130))
     pen.arc(-0.09, -0.02, 0.09, 0.08, (10, 170), 0.04, (96, 60, 66))
     pen.arc(0.09, -0.02, 0.09, 0.08, (10, 170), 0.04, (96, 60, 66))
@@ -371,8 +422,7 @@ def draw_boat(pen: Pen, look: Look) -> None:
     pen.poly([(-0.08, -0.72), (-0.08, 0.34), (-0.66, 0.34)], (236, 226, 200))
     pen.poly([(0.0, -1.0), (0.0, -0.8), (-0.3, -0.9)], (230, 120, 40))
     pen.poly([(-0.98, 0.44), (0.98, 0.44), (0.66, 0.92), (-0.66, 0.92)], look.paint)
-    pen.poly([(-0.98, 0.44), (0.98, 0.44), (0.92, 0.54), (-0.92, 0.54)],
-             shade(look.paint, 0.7))
+    pen.poly([(-0.98, 0.44), (0.98, 0.44), (0.92, 0.54), (-0.92, 0.54)], shade(look.paint, 0.7))
 
 
 def draw_tree(pen: Pen, look: Look) -> None:
@@ -412,12 +462,30 @@ def draw_cactus(pen: Pen, look: Look) -> None:
 
 
 SHAPES: dict[str, Callable[[Pen, Look], None]] = {
-    "man": draw_man, "woman": draw_woman, "child": draw_child, "standing": draw_standing,
-    "running": draw_running, "waving": draw_waving, "house": draw_house, "church": draw_church,
-    "tower": draw_tower, "apple": draw_apple, "banana": draw_banana, "pizza": draw_pizza,
-    "donut": draw_donut, "cat": draw_cat, "dog": draw_dog, "bird": draw_bird, "car": draw_car,
-    "bus": draw_bus, "boat": draw_boat, "tree": draw_tree, "flower": draw_flower,
+    "man": draw_man,
+    "woman": draw_woman,
+    "child": draw_child,
+    "standing": draw_standing,
+    "running": draw_running,
+    "waving": draw_waving,
+    "house": draw_house,
+    "church": draw_church,
+    "tower": draw_tower,
+    "apple": draw_apple,
+    "banana": draw_banana,
+    "pizza": draw_pizza,
+    "donut": draw_donut,
+    "cat": draw_cat,
+    "dog": draw_dog,
+    "bird": draw_bird,
+    "car": draw_car,
+    "bus": draw_bus,
+    "boat": draw_boat,
+    "tree": draw_tree,
+    "flower": draw_flower,
     "cactus": draw_cactus,
-    **{word: functools.partial(draw_sign, word=word.upper())
-       for word in ("open", "stop", "taxi", "cafe")},
+    **{
+        word: functools.partial(draw_sign, word=word.upper())
+        for word in ("open", "stop", "taxi", "cafe")
+    },
 }

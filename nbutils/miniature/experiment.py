@@ -20,9 +20,11 @@ from nbutils.miniature import captions, scenes
 N_SUBJECTS = 4
 TRIALS, RUNS, SLOTS = 750, 12, 75
 VALIDATION_SHARE = 0.1
-_BEHAVIOUR = ("SUBJECT SESSION RUN TRIAL 73KID 10KID TIME ISOLD ISCORRECT RT CHANGEMIND "
-              "MEMORYRECENT MEMORYFIRST ISOLDCURRENT ISCORRECTCURRENT TOTAL1 TOTAL2 BUTTON "
-              "MISSINGDATA").split()
+_BEHAVIOUR = (
+    "SUBJECT SESSION RUN TRIAL 73KID 10KID TIME ISOLD ISCORRECT RT CHANGEMIND "
+    "MEMORYRECENT MEMORYFIRST ISOLDCURRENT ISCORRECTCURRENT TOTAL1 TOTAL2 BUTTON "
+    "MISSINGDATA"
+).split()
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,10 @@ def plan(n_shared: int = 400, n_private: int = 3600, repeats: int = 3, seed: int
         If a number is too small for an experiment.
     """
     if repeats < 1 or n_shared < 2 or n_private < 2:
-        raise ValueError(f"repeats={repeats}, n_shared={n_shared}, n_private={n_private}: "
-                         "give at least 1 repeat and 2 images of each sort")
+        raise ValueError(
+            f"repeats={repeats}, n_shared={n_shared}, n_private={n_private}: "
+            "give at least 1 repeat and 2 images of each sort"
+        )
     rng = np.random.default_rng((seed, 73))
     ids = rng.permutation(n_shared + N_SUBJECTS * n_private)
     shared = np.sort(ids[:n_shared])
@@ -82,8 +86,12 @@ def plan(n_shared: int = 400, n_private: int = 3600, repeats: int = 3, seed: int
         lag = rng.exponential(0.35 / n_sessions, n_images)
         times[soon, k] = (times[:, 0] + lag)[soon]
     extra = n_sessions * TRIALS - n_images * repeats
-    shown = np.concatenate([np.repeat(np.arange(n_images), repeats),
-                            n_shared + np.resize(rng.permutation(n_private), extra)])
+    shown = np.concatenate(
+        [
+            np.repeat(np.arange(n_images), repeats),
+            n_shared + np.resize(rng.permutation(n_private), extra),
+        ]
+    )
     order = shown[np.argsort(np.concatenate([times.ravel(), rng.random(extra)]), kind="stable")]
     return Plan(shared, images, order, seed, repeats)
 
@@ -91,17 +99,25 @@ def plan(n_shared: int = 400, n_private: int = 3600, repeats: int = 3, seed: int
 def write_expdesign(path: Path, plan: Plan) -> None:
     """Write ``nsd_expdesign.mat``: MATLAB doubles, counted from 1."""
     sessions = plan.order.reshape(plan.n_sessions, TRIALS)
-    showings = [np.unique(np.unique(row, return_counts=True)[1], return_counts=True)
-                for row in sessions]
+    showings = [
+        np.unique(np.unique(row, return_counts=True)[1], return_counts=True) for row in sessions
+    ]
     basic = np.zeros((3, plan.n_sessions))
     for column, (times, images) in enumerate(showings):
         few = times <= 3
         basic[times[few] - 1, column] = images[few]
-    fields = {"masterordering": plan.order[None] + 1, "subjectim": plan.images + 1,
-              "sharedix": plan.shared[None] + 1, "basiccnt": basic,
-              "stimpattern": _pattern(plan.n_sessions)}
-    savemat(path, {name: np.asarray(values, np.float64) for name, values in fields.items()},
-            do_compression=True)
+    fields = {
+        "masterordering": plan.order[None] + 1,
+        "subjectim": plan.images + 1,
+        "sharedix": plan.shared[None] + 1,
+        "basiccnt": basic,
+        "stimpattern": _pattern(plan.n_sessions),
+    }
+    savemat(
+        path,
+        {name: np.asarray(values, np.float64) for name, values in fields.items()},
+        do_compression=True,
+    )
 
 
 def _pattern(n_sessions: int) -> np.ndarray:
@@ -136,9 +152,16 @@ def write_stim_info(path: Path, plan: Plan) -> None:
     """Write ``nsd_stim_info_merged.csv`` with NSD's 41 columns, for eight subjects as there."""
     n = plan.n_scenes
     coco_id, split = coco_ids(plan)
-    table = {"cocoId": coco_id, "cocoSplit": split, "cropBox": "(0, 0, 0, 0)", "loss": 0.0,
-             "nsdId": np.arange(n), "flagged": False, "BOLD5000": False,
-             "shared1000": np.isin(np.arange(n), plan.shared)}
+    table = {
+        "cocoId": coco_id,
+        "cocoSplit": split,
+        "cropBox": "(0, 0, 0, 0)",
+        "loss": 0.0,
+        "nsdId": np.arange(n),
+        "flagged": False,
+        "BOLD5000": False,
+        "shared1000": np.isin(np.arange(n), plan.shared),
+    }
     for subject in range(1, 9):
         table[f"subject{subject}"] = _shows(plan, subject).any(axis=1).astype(int)
     for subject in range(1, 9):
@@ -167,15 +190,33 @@ def write_behaviour(path: Path, plan: Plan, subject: int) -> None:
     current = pd.DataFrame({"image": plan.order, "session": session}).duplicated().to_numpy()
     right = rng.random(n) < 0.85
     button = np.where(right == old, 2, 1)
-    columns = [subject, session, np.tile(run_of_trial(), plan.n_sessions),
-               np.concatenate([np.arange(1, count + 1) for count in
-                               np.tile(np.unique(run_of_trial(), return_counts=True)[1],
-                                       plan.n_sessions)]),
-               plan.images[subject - 1, plan.order] + 1, plan.order + 1,
-               session * 7 + np.round(np.arange(n) % TRIALS * 4.3 / 86400, 6),
-               old.astype(int), right.astype(int), np.round(rng.gamma(9, 90, n), 1), 0,
-               *_lags(plan.order), current.astype(int), ((button == 2) == current).astype(int),
-               (button == 1).astype(int), (button == 2).astype(int), button, 0]
+    columns = [
+        subject,
+        session,
+        np.tile(run_of_trial(), plan.n_sessions),
+        np.concatenate(
+            [
+                np.arange(1, count + 1)
+                for count in np.tile(
+                    np.unique(run_of_trial(), return_counts=True)[1], plan.n_sessions
+                )
+            ]
+        ),
+        plan.images[subject - 1, plan.order] + 1,
+        plan.order + 1,
+        session * 7 + np.round(np.arange(n) % TRIALS * 4.3 / 86400, 6),
+        old.astype(int),
+        right.astype(int),
+        np.round(rng.gamma(9, 90, n), 1),
+        0,
+        *_lags(plan.order),
+        current.astype(int),
+        ((button == 2) == current).astype(int),
+        (button == 1).astype(int),
+        (button == 2).astype(int),
+        button,
+        0,
+    ]
     table = pd.DataFrame(dict(zip(_BEHAVIOUR, columns, strict=True)))
     table.to_csv(path, sep="\t", index=False, na_rep="NaN")
 
@@ -197,12 +238,21 @@ def write_annotations(folder: Path, plan: Plan) -> None:
     for one in ("train2017", "val2017"):
         ids = np.flatnonzero(split == one)
         shown = [(int(coco_id[i]), scenes.scene(int(i))) for i in ids]
-        images = [{"id": image, "file_name": f"{image:012d}.png", "width": scenes.IMAGE_SIZE,
-                   "height": scenes.IMAGE_SIZE} for image, _ in shown]
+        images = [
+            {
+                "id": image,
+                "file_name": f"{image:012d}.png",
+                "width": scenes.IMAGE_SIZE,
+                "height": scenes.IMAGE_SIZE,
+            }
+            for image, _ in shown
+        ]
         head = {"info": {"description": "drawn scenes of the miniature world"}, "images": images}
         _write_json(folder / f"captions_{one}.json", head | {"annotations": _captions(shown)})
-        _write_json(folder / f"instances_{one}.json", head | {
-            "annotations": list(_instances(shown, number)), "categories": classes})
+        _write_json(
+            folder / f"instances_{one}.json",
+            head | {"annotations": list(_instances(shown, number)), "categories": classes},
+        )
 
 
 def _captions(shown: Iterable[tuple[int, scenes.Scene]]) -> list[dict]:
@@ -216,8 +266,14 @@ def _instances(shown: Iterable[tuple[int, scenes.Scene]], number: dict[str, int]
         for thing in one.things:
             count += 1
             box = [round(v * scenes.IMAGE_SIZE, 2) for v in _box(thing)]
-            yield {"id": count, "image_id": image, "category_id": number[thing.kind],
-                   "bbox": box, "area": round(box[2] * box[3], 2), "iscrowd": 0}
+            yield {
+                "id": count,
+                "image_id": image,
+                "category_id": number[thing.kind],
+                "bbox": box,
+                "area": round(box[2] * box[3], 2),
+                "iscrowd": 0,
+            }
 
 
 def _box(thing: scenes.Thing) -> tuple[float, float, float, float]:

@@ -14,10 +14,18 @@ Color = tuple[int, int, int]
 Points = Sequence[tuple[float, float]]
 
 PALETTE: dict[str, Color] = {
-    "black": (44, 42, 52), "blond": (250, 208, 84), "blue": (48, 104, 216),
-    "brown": (140, 84, 46), "green": (52, 160, 70), "grey": (146, 148, 158),
-    "orange": (242, 138, 40), "pink": (248, 140, 182), "purple": (136, 72, 188),
-    "red": (222, 48, 48), "white": (246, 246, 244), "yellow": (250, 208, 46),
+    "black": (44, 42, 52),
+    "blond": (250, 208, 84),
+    "blue": (48, 104, 216),
+    "brown": (140, 84, 46),
+    "green": (52, 160, 70),
+    "grey": (146, 148, 158),
+    "orange": (242, 138, 40),
+    "pink": (248, 140, 182),
+    "purple": (136, 72, 188),
+    "red": (222, 48, 48),
+    "white": (246, 246, 244),
+    "yellow": (250, 208, 46),
 }
 HAIR: dict[str, Color] = {**PALETTE, "red": (190, 74, 30), "brown": (106, 62, 34)}
 SKINS: tuple[Color, ...] = ((250, 212, 180), (232, 182, 140), (190, 130, 88), (124, 80, 54))
@@ -39,8 +47,9 @@ def shade(color: Color, factor: float) -> Color:
 class Pen:
     """Draw unit-coordinate shapes on a canvas, centred at (x, y) pixels with radius r pixels."""
 
-    def __init__(self, canvas: Image.Image, x: float, y: float, r: float, *, flip: bool,
-                 night: bool) -> None:
+    def __init__(
+        self, canvas: Image.Image, x: float, y: float, r: float, *, flip: bool, night: bool
+    ) -> None:
         self.canvas, self.x, self.y, self.r = canvas, x, y, r
         self.ink = ImageDraw.Draw(canvas)
         self.sign, self.night = (-1 if flip else 1), night
@@ -69,14 +78,17 @@ class Pen:
         """Fill an axis-aligned ellipse."""
         self.ink.ellipse(self.bounds(cx - rx, cy - ry, cx + rx, cy + ry), fill=self.tone(color))
 
-    def chord(self, cx: float, cy: float, rx: float, ry: float, turn: tuple[int, int],
-              color: Color) -> None:
+    def chord(
+        self, cx: float, cy: float, rx: float, ry: float, turn: tuple[int, int], color: Color
+    ) -> None:
         """Fill an ellipse segment between two angles in degrees (not mirrored)."""
-        self.ink.chord(self.bounds(cx - rx, cy - ry, cx + rx, cy + ry), *turn,
-                       fill=self.tone(color))
+        self.ink.chord(
+            self.bounds(cx - rx, cy - ry, cx + rx, cy + ry), *turn, fill=self.tone(color)
+        )
 
-    def box(self, x0: float, y0: float, x1: float, y1: float, color: Color,
-            corner: float = 0.0) -> None:
+    def box(
+        self, x0: float, y0: float, x1: float, y1: float, color: Color, corner: float = 0.0
+    ) -> None:
         """Fill a rectangle, with rounded corners if `corner` is positive."""
         bounds = self.bounds(x0, y0, x1, y1)
         if corner:
@@ -89,11 +101,20 @@ class Pen:
         spots, w = self.place(points), max(1, round(width * self.r))
         self.ink.line(spots, fill=self.tone(color), width=w, joint="curve")
         for px, py in (spots[0], spots[-1]):
-            self.ink.ellipse([px - w / 2, py - w / 2, px + w / 2, py + w / 2],
-                             fill=self.tone(color))
+            self.ink.ellipse(
+                [px - w / 2, py - w / 2, px + w / 2, py + w / 2], fill=self.tone(color)
+            )
 
-    def arc(self, cx: float, cy: float, rx: float, ry: float, turn: tuple[float, float],
-            width: float, color: Color) -> None:
+    def arc(
+        self,
+        cx: float,
+        cy: float,
+        rx: float,
+        ry: float,
+        turn: tuple[float, float],
+        width: float,
+        color: Color,
+    ) -> None:
         """Draw an elliptic arc between two angles in degrees, mirrored with the thing."""
         angles = np.radians(np.linspace(*turn, 9))
         self.line([(cx + rx * np.cos(a), cy + ry * np.sin(a)) for a in angles], width, color)

@@ -37,19 +37,28 @@ COLORS: dict[str, tuple[str, ...]] = {
     "man": ("black", "blond", "red", "grey"),
     "woman": ("black", "blond", "red", "brown"),
     "child": ("black", "blond", "red"),
-    "standing": _SHIRTS, "running": _SHIRTS, "waving": _SHIRTS,
+    "standing": _SHIRTS,
+    "running": _SHIRTS,
+    "waving": _SHIRTS,
     "house": ("red", "white", "yellow"),
     "church": ("white", "grey", "brown"),
     "tower": ("brown", "grey", "blue"),
-    "apple": ("red", "green"), "banana": ("yellow", "green"), "pizza": ("yellow", "red"),
+    "apple": ("red", "green"),
+    "banana": ("yellow", "green"),
+    "pizza": ("yellow", "red"),
     "donut": ("pink", "brown", "white"),
-    "open": ("blue", "green", "red"), "stop": ("red",), "taxi": ("yellow", "black"),
+    "open": ("blue", "green", "red"),
+    "stop": ("red",),
+    "taxi": ("yellow", "black"),
     "cafe": ("brown", "purple"),
-    "cat": ("orange", "black", "white", "grey"), "dog": ("brown", "white", "black"),
+    "cat": ("orange", "black", "white", "grey"),
+    "dog": ("brown", "white", "black"),
     "bird": ("red", "blue", "yellow"),
-    "car": ("red", "blue", "green", "yellow"), "bus": ("yellow", "blue", "red"),
+    "car": ("red", "blue", "green", "yellow"),
+    "bus": ("yellow", "blue", "red"),
     "boat": ("white", "red", "blue"),
-    "tree": ("green", "orange"), "flower": ("red", "pink", "purple", "yellow", "white"),
+    "tree": ("green", "orange"),
+    "flower": ("red", "pink", "purple", "yellow", "white"),
     "cactus": ("green",),
 }
 LABELS: tuple[str, ...] = (
@@ -112,8 +121,9 @@ def _pick(rng: np.random.Generator, names: tuple[str, ...]) -> str:
     return names[int(rng.integers(len(names)))]
 
 
-def _place(rng: np.random.Generator, category: str, across: tuple[float, float],
-           sizes: tuple[float, float]) -> Thing:
+def _place(
+    rng: np.random.Generator, category: str, across: tuple[float, float], sizes: tuple[float, float]
+) -> Thing:
     """Choose kind, colour and size, and stand the thing on the ground line."""
     kind = _pick(rng, KINDS[category])
     color = _pick(rng, COLORS[kind])
@@ -142,8 +152,12 @@ def draw(scene: Scene) -> np.ndarray:
     tint = 1 + rng.uniform(-0.03, 0.03, size=3).astype(np.float32)
     picture = _background(scene.background, variant, shift) * tint
     for thing in scene.things:
-        look = Look(thing.color, int(rng.integers(len(SKINS))), int(rng.integers(len(CLOTHS))),
-                    scene.background == "night")
+        look = Look(
+            thing.color,
+            int(rng.integers(len(SKINS))),
+            int(rng.integers(len(CLOTHS))),
+            scene.background == "night",
+        )
         _paint(picture, thing, look, flip=bool(rng.integers(2)))
     return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
 
@@ -155,8 +169,7 @@ def _paint(picture: np.ndarray, thing: Thing, look: Look, *, flip: bool) -> None
     """Draw one thing onto a float picture in place: shadow, dark outline, shaded body."""
     side = IMAGE_SIZE * SCALE
     layer = Image.new("RGBA", (side, side), (0, 0, 0, 0))
-    pen = Pen(layer, thing.x * side, thing.y * side, thing.size * side, flip=flip,
-              night=look.night)
+    pen = Pen(layer, thing.x * side, thing.y * side, thing.size * side, flip=flip, night=look.night)
     SHAPES[thing.kind](pen, look)
     small = layer.reduce(SCALE)
     alpha = small.getchannel("A")
@@ -200,8 +213,23 @@ def _background(name: str, variant: int, shift: int) -> np.ndarray:
     return np.asarray(canvas.reduce(SCALE), np.float32)
 
 
-_SPOTS = ((14, 22), (38, 96), (66, 16), (84, 62), (108, 30), (132, 84), (150, 14), (170, 52),
-          (190, 106), (206, 28), (226, 74), (246, 36), (18, 128), (112, 126), (240, 124))
+_SPOTS = (
+    (14, 22),
+    (38, 96),
+    (66, 16),
+    (84, 62),
+    (108, 30),
+    (132, 84),
+    (150, 14),
+    (170, 52),
+    (190, 106),
+    (206, 28),
+    (226, 74),
+    (246, 36),
+    (18, 128),
+    (112, 126),
+    (240, 124),
+)
 
 
 def _clouds(ink: ImageDraw.ImageDraw, variant: int, shift: int, color: tuple) -> None:
@@ -218,8 +246,10 @@ def _meadow(ink: ImageDraw.ImageDraw, variant: int, shift: int, line: int) -> No
     ink.rectangle([0, line, 256, line + 62], fill=(136, 204, 92))
     for row in range(64):
         mix = row / 64
-        ink.line([0, line + row, 256, line + row],
-                 fill=(int(136 - 30 * mix), int(204 - 22 * mix), int(92 - 16 * mix)))
+        ink.line(
+            [0, line + row, 256, line + row],
+            fill=(int(136 - 30 * mix), int(204 - 22 * mix), int(92 - 16 * mix)),
+        )
     _clouds(ink, variant, shift, (250, 252, 255))
 
 
@@ -274,12 +304,19 @@ def _room(ink: ImageDraw.ImageDraw, variant: int, shift: int, line: int) -> None
 
 def _table(ink: ImageDraw.ImageDraw, variant: int, shift: int, line: int) -> None:
     ink.rectangle([0, line, 256, line + 8], fill=(236, 192, 136))
-    for y in ((line + 40, line + 88) if variant else (line + 30, line + 70)):
+    for y in (line + 40, line + 88) if variant else (line + 30, line + 70):
         ink.line([0, y, 256, y], fill=(164, 112, 66), width=4)
 
 
-_DETAILS = {"meadow": _meadow, "beach": _beach, "snow": _snow, "street": _street,
-            "night": _night, "room": _room, "table": _table}
+_DETAILS = {
+    "meadow": _meadow,
+    "beach": _beach,
+    "snow": _snow,
+    "street": _street,
+    "night": _night,
+    "room": _room,
+    "table": _table,
+}
 
 
 def _draw_index(index: int) -> np.ndarray:

@@ -22,9 +22,19 @@ IMAGE_SIZE, SURROUND, GRID = 64, 8, 32
 WAVELENGTHS = (4.0, 8.0, 16.0)
 N_ORIENTATIONS = 6
 N_ENERGY = len(WAVELENGTHS) * N_ORIENTATIONS
-CHANNELS = (*(f"energy:{w:g}px:{180 * k // N_ORIENTATIONS}deg" for w in WAVELENGTHS
-              for k in range(N_ORIENTATIONS)),
-            "light", "dark", "red", "green", "blue", "yellow")
+CHANNELS = (
+    *(
+        f"energy:{w:g}px:{180 * k // N_ORIENTATIONS}deg"
+        for w in WAVELENGTHS
+        for k in range(N_ORIENTATIONS)
+    ),
+    "light",
+    "dark",
+    "red",
+    "green",
+    "blue",
+    "yellow",
+)
 KIND_NAMES = tuple(kind for kinds in KINDS.values() for kind in kinds)
 KIND_CATEGORY = np.array([k for k, name in enumerate(CATEGORIES) for _ in KINDS[name]])
 COLOR_NAMES = tuple(sorted({color for colors in COLORS.values() for color in colors}))
@@ -44,12 +54,12 @@ def _filters() -> np.ndarray:
     angle = np.arctan2(fy, fx)
     bank = []
     for wavelength in WAVELENGTHS:
-        band = np.exp(-np.log(radius * wavelength) ** 2 / (2 * np.log(0.6) ** 2))
+        band = np.exp(-(np.log(radius * wavelength) ** 2) / (2 * np.log(0.6) ** 2))
         band[0, 0] = 0
         for k in range(N_ORIENTATIONS):
             # k = 0: gratings that vary along x, i.e. vertical edges.
             off = np.angle(np.exp(1j * (angle - np.pi * k / N_ORIENTATIONS)))
-            bank.append(2 * band * np.exp(-off ** 2 / (2 * 0.35 ** 2)))
+            bank.append(2 * band * np.exp(-(off**2) / (2 * 0.35**2)))
     return np.stack(bank).astype(np.float32)
 
 
@@ -86,8 +96,12 @@ def channel_maps(images: np.ndarray) -> np.ndarray:
 
 def _halve(pictures: np.ndarray) -> np.ndarray:
     """Average blocks of 2 x 2 pixels of (n, height, width) pictures."""
-    return (pictures[:, ::2, ::2] + pictures[:, 1::2, ::2]
-            + pictures[:, ::2, 1::2] + pictures[:, 1::2, 1::2]) / 4
+    return (
+        pictures[:, ::2, ::2]
+        + pictures[:, 1::2, ::2]
+        + pictures[:, ::2, 1::2]
+        + pictures[:, 1::2, 1::2]
+    ) / 4
 
 
 def _energy(light: np.ndarray) -> np.ndarray:
@@ -135,10 +149,10 @@ class EarlyTuning:
 
     def fields(self) -> np.ndarray:
         """Return every receptive field on the map grid, (n, 32 * 32) float32, rows sum to 1."""
-        steps = ((np.arange(GRID) + 0.5) / GRID * FIELD_DEGREES - FIELD_DEGREES / 2)
+        steps = (np.arange(GRID) + 0.5) / GRID * FIELD_DEGREES - FIELD_DEGREES / 2
         x, y, size = self.x[:, None], self.y[:, None], self.size[:, None]
-        across = np.exp(-(steps - x) ** 2 / (2 * size ** 2))
-        down = np.exp(-(-steps - y) ** 2 / (2 * size ** 2))
+        across = np.exp(-((steps - x) ** 2) / (2 * size**2))
+        down = np.exp(-((-steps - y) ** 2) / (2 * size**2))
         field = (down[:, :, None] * across[:, None]).reshape(len(x), GRID * GRID)
         return (field / field.sum(axis=1, keepdims=True)).astype(np.float32)
 
@@ -190,7 +204,7 @@ class ThingTuning:
         kind = [KIND_NAMES.index(thing.kind) for thing in things]
         color = [COLOR_NAMES.index(thing.color) for thing in things]
         x, y, size = np.array([(t.x, t.y, t.size) for t in things], np.float32).T[..., None]
-        near = np.exp(-((x - self.x) ** 2 + (y - self.y) ** 2) / (2 * self.spread ** 2))
+        near = np.exp(-((x - self.x) ** 2 + (y - self.y) ** 2) / (2 * self.spread**2))
         seen = self.floor + (1 - self.floor) * near
         grown = (size / np.float32(0.35)) ** self.size_exponent
         np.add.at(out, rows, self.kinds.T[kind] * self.colors.T[color] * seen * grown)

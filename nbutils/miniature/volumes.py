@@ -16,12 +16,18 @@ from nbutils.nsd.layout import Layout
 from nbutils.nsd.noise import estimate_ncsnr
 
 VOXELS_PER_BLOCK = 1500
-_ATLAS = {"face": "floc-faces", "body": "floc-bodies", "place": "floc-places",
-          "word": "floc-words", "food": "floc-food"}
+_ATLAS = {
+    "face": "floc-faces",
+    "body": "floc-bodies",
+    "place": "floc-places",
+    "word": "floc-words",
+    "food": "floc-food",
+}
 
 
-def write_subject_volumes(layout: Layout, cortex: Cortex, betas: list[np.ndarray],
-                          recording: Recording) -> None:
+def write_subject_volumes(
+    layout: Layout, cortex: Cortex, betas: list[np.ndarray], recording: Recording
+) -> None:
     """Write everything about a subject but the betas.
 
     Parameters
@@ -55,7 +61,7 @@ def _statistics(betas: list[np.ndarray], nsd_id: np.ndarray) -> tuple[np.ndarray
     session = np.repeat(np.arange(len(betas)), [len(block) for block in betas])
     ncsnr, mean = [], []
     for start in range(0, betas[0].shape[1], VOXELS_PER_BLOCK):
-        block = np.concatenate([one[:, start:start + VOXELS_PER_BLOCK] for one in betas])
+        block = np.concatenate([one[:, start : start + VOXELS_PER_BLOCK] for one in betas])
         ncsnr.append(estimate_ncsnr(block, nsd_id, session))
         mean.append(block.mean(axis=0) / UNITS)
     return np.concatenate(ncsnr), np.concatenate(mean)
@@ -63,12 +69,19 @@ def _statistics(betas: list[np.ndarray], nsd_id: np.ndarray) -> tuple[np.ndarray
 
 def _write_prf(layout: Layout, cortex: Cortex) -> None:
     early, voxels = cortex.early, cortex.anatomy.voxels[cortex.early_voxels]
-    quality = 100 * cortex.ncsnr ** 2 / (cortex.ncsnr ** 2 + 1 / 3)
-    maps = {"angle": early.angle, "eccentricity": early.eccentricity, "size": early.size,
-            "exponent": early.exponent, "R2": quality[cortex.early_voxels]}
+    quality = 100 * cortex.ncsnr**2 / (cortex.ncsnr**2 + 1 / 3)
+    maps = {
+        "angle": early.angle,
+        "eccentricity": early.eccentricity,
+        "size": early.size,
+        "exponent": early.exponent,
+        "R2": quality[cortex.early_voxels],
+    }
     for name, values in maps.items():
-        _write(layout.volume(cortex.subject, f"prf_{name}"),
-               _place(cortex, voxels, values, np.nan).astype(np.float32))
+        _write(
+            layout.volume(cortex.subject, f"prf_{name}"),
+            _place(cortex, voxels, values, np.nan).astype(np.float32),
+        )
 
 
 def atlas_labels(cortex: Cortex) -> dict[str, np.ndarray]:
@@ -124,21 +137,29 @@ def _write_truth(layout: Layout, cortex: Cortex, recording: Recording) -> None:
     gain, answers = cortex.gain(recording.snr), recording.answers()
     clean = np.lib.format.open_memmap(folder / "noise_free.npy", "w+", np.float16, answers.shape)
     for start in range(0, len(answers), 500):
-        block = np.asarray(answers[start:start + 500], np.float32)
-        clean[start:start + 500] = cortex.baseline + gain * block
+        block = np.asarray(answers[start : start + 500], np.float32)
+        clean[start : start + 500] = cortex.baseline + gain * block
     clean.flush()
     np.save(folder / "nsd_id.npy", recording.nsd_id)
     np.save(folder / "voxels.npy", cortex.anatomy.voxels)
     early, late = cortex.early, cortex.late
-    np.savez(folder / "tuning.npz", area=np.array(NAMES)[cortex.anatomy.area],
-             prefers=cortex.prefers(), ncsnr=recording.snr * cortex.ncsnr,
-             noise_sd=cortex.noise_sd, baseline=cortex.baseline,
-             early_voxels=cortex.early_voxels, late_voxels=cortex.late_voxels,
-             channels=np.array(CHANNELS), kinds=np.array(KIND_NAMES),
-             colors=np.array(COLOR_NAMES), backgrounds=np.array(scenes.BACKGROUNDS),
-             categories=np.array(scenes.CATEGORIES),
-             **{f"early_{key}": value for key, value in vars(early).items()},
-             **{f"late_{key}": value for key, value in vars(late).items()})
+    np.savez(
+        folder / "tuning.npz",
+        area=np.array(NAMES)[cortex.anatomy.area],
+        prefers=cortex.prefers(),
+        ncsnr=recording.snr * cortex.ncsnr,
+        noise_sd=cortex.noise_sd,
+        baseline=cortex.baseline,
+        early_voxels=cortex.early_voxels,
+        late_voxels=cortex.late_voxels,
+        channels=np.array(CHANNELS),
+        kinds=np.array(KIND_NAMES),
+        colors=np.array(COLOR_NAMES),
+        backgrounds=np.array(scenes.BACKGROUNDS),
+        categories=np.array(scenes.CATEGORIES),
+        **{f"early_{key}": value for key, value in vars(early).items()},
+        **{f"late_{key}": value for key, value in vars(late).items()},
+    )
 
 
 def _fill(inside: np.ndarray, values: np.ndarray, fill: float) -> np.ndarray:

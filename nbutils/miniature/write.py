@@ -49,9 +49,19 @@ class Parameters:
     version: int = VERSION
 
 
-def make(root: Path, subjects: Iterable[int] = (1,), snr: float = 1.0, repeats: int = 3,
-         seed: int = 0, progress: bool = True, *, n_shared: int = 400, n_private: int = 3600,
-         voxel_scale: float = 1.0, workers: int | None = None) -> Layout:
+def make(
+    root: Path,
+    subjects: Iterable[int] = (1,),
+    snr: float = 1.0,
+    repeats: int = 3,
+    seed: int = 0,
+    progress: bool = True,
+    *,
+    n_shared: int = 400,
+    n_private: int = 3600,
+    voxel_scale: float = 1.0,
+    workers: int | None = None,
+) -> Layout:
     """Make (what is missing of) a miniature world.
 
     Parameters
@@ -77,8 +87,10 @@ def make(root: Path, subjects: Iterable[int] = (1,), snr: float = 1.0, repeats: 
     """
     wanted = sorted({_check_subject(subject) for subject in subjects})
     if not (np.isfinite(snr) and snr >= 0) or not 0 < voxel_scale <= 1:
-        raise ValueError(f"snr={snr}, voxel_scale={voxel_scale}: snr must be at least 0 and "
-                         "voxel_scale above 0 and at most 1")
+        raise ValueError(
+            f"snr={snr}, voxel_scale={voxel_scale}: snr must be at least 0 and "
+            "voxel_scale above 0 and at most 1"
+        )
     parameters = Parameters(seed, float(snr), repeats, n_shared, n_private, float(voxel_scale))
     shown = experiment.plan(n_shared, n_private, repeats, seed)
     layout = Layout(Path(root))
@@ -135,16 +147,22 @@ def _check_root(root: Path, parameters: Parameters) -> None:
         raise ValueError(f"{root} holds files that are no miniature world: give an empty folder")
     for marker in markers:
         there = json.loads(marker.read_text())
-        differing = [key for key, value in asdict(parameters).items()
-                     if key != "version" and there.get(key, value) != value]
+        differing = [
+            key
+            for key, value in asdict(parameters).items()
+            if key != "version" and there.get(key, value) != value
+        ]
         if differing:
             key = differing[0]
-            raise ValueError(f"{root} was made with {key}={there[key]}, not "
-                             f"{asdict(parameters)[key]}: give another folder or delete this one")
+            raise ValueError(
+                f"{root} was made with {key}={there[key]}, not "
+                f"{asdict(parameters)[key]}: give another folder or delete this one"
+            )
 
 
-def _install(root: Path, name: str, parameters: Parameters,
-             write: Callable[[Path], list[Path]]) -> None:
+def _install(
+    root: Path, name: str, parameters: Parameters, write: Callable[[Path], list[Path]]
+) -> None:
     """Write into a folder beside the target, rename file trees into place, then mark."""
     marker = root / MARKERS / f"{name}.json"
     marker.parent.mkdir(exist_ok=True)
@@ -178,30 +196,46 @@ def _write_experiment(folder: Path, shown: Plan) -> list[Path]:
     there.stimuli().parent.mkdir(parents=True)
     with h5py.File(there.stimuli(), "w") as file:
         side = scenes.IMAGE_SIZE
-        file.create_dataset("imgBrick", (shown.n_scenes, side, side, 3), np.uint8,
-                            chunks=(1, side, side, 3))
+        file.create_dataset(
+            "imgBrick", (shown.n_scenes, side, side, 3), np.uint8, chunks=(1, side, side, 3)
+        )
     return [there.expdesign().parent, annotations, there.stimuli().parent]
 
 
-def _make_subject(layout: Layout, cortex: Cortex, shown: Plan, parameters: Parameters,
-                  workers: int, progress: bool) -> None:
+def _make_subject(
+    layout: Layout,
+    cortex: Cortex,
+    shown: Plan,
+    parameters: Parameters,
+    workers: int,
+    progress: bool,
+) -> None:
     name = subject_name(cortex.subject)
     nsd_id = np.sort(shown.images[cortex.subject - 1])
 
     def write(folder: Path) -> list[Path]:
         there = Layout(folder)
-        for path in (there.ppdata(cortex.subject) / "roi", there.betas_folder(cortex.subject),
-                     there.behaviour(cortex.subject).parent, there.truth(cortex.subject)):
+        for path in (
+            there.ppdata(cortex.subject) / "roi",
+            there.betas_folder(cortex.subject),
+            there.behaviour(cortex.subject).parent,
+            there.truth(cortex.subject),
+        ):
             path.mkdir(parents=True)
         _see(there, layout, cortex, nsd_id, workers, progress)
         recording = Recording(folder, cortex, nsd_id, shown, parameters.snr)
-        jobs = (delayed(write_session)(recording, session)
-                for session in range(1, shown.n_sessions + 1))
+        jobs = (
+            delayed(write_session)(recording, session) for session in range(1, shown.n_sessions + 1)
+        )
         betas = list(_run(jobs, shown.n_sessions, workers, progress, f"{name}: record sessions"))
         write_subject_volumes(there, cortex, betas, recording)
         experiment.write_behaviour(there.behaviour(cortex.subject), shown, cortex.subject)
-        return [there.ppdata(cortex.subject).parent, there.betas_folder(cortex.subject),
-                there.labels(cortex.subject, "streams").parent, there.truth(cortex.subject)]
+        return [
+            there.ppdata(cortex.subject).parent,
+            there.betas_folder(cortex.subject),
+            there.labels(cortex.subject, "streams").parent,
+            there.truth(cortex.subject),
+        ]
 
     _install(layout.root, name, parameters, write)
 
@@ -212,20 +246,22 @@ def _run(jobs: Iterable, total: int, workers: int, progress: bool, text: str) ->
     yield from tqdm(done, total=total, desc=text, disable=not progress)
 
 
-def _see(there: Layout, layout: Layout, cortex: Cortex, nsd_id: np.ndarray, workers: int,
-         progress: bool) -> None:
+def _see(
+    there: Layout, layout: Layout, cortex: Cortex, nsd_id: np.ndarray, workers: int, progress: bool
+) -> None:
     """Draw a subject's scenes, store them, and store what the cortex answers without noise."""
     _ = cortex.calibration  # computed here once, not in every process
     parts = np.array_split(nsd_id, max(1, len(nsd_id) // SCENES_PER_JOB))
     jobs = (delayed(_look)(cortex, part) for part in parts)
     images = np.empty((len(nsd_id), scenes.IMAGE_SIZE, scenes.IMAGE_SIZE, 3), np.uint8)
-    answers = np.lib.format.open_memmap(there.root / "answers.npy", "w+", np.float16,
-                                        (len(nsd_id), len(cortex.anatomy.voxels)))
+    answers = np.lib.format.open_memmap(
+        there.root / "answers.npy", "w+", np.float16, (len(nsd_id), len(cortex.anatomy.voxels))
+    )
     row = 0
     text = f"{subject_name(cortex.subject)}: draw and see scenes"
     for pictures, responses in _run(jobs, len(parts), workers, progress, text):
-        images[row:row + len(pictures)] = pictures
-        answers[row:row + len(pictures)] = responses
+        images[row : row + len(pictures)] = pictures
+        answers[row : row + len(pictures)] = responses
         row += len(pictures)
     answers.flush()
     _add_pictures(layout.stimuli(), there.root, nsd_id, images)

@@ -10,5 +10,14 @@ from nbutils.nsd.layout import Layout
 from nbutils.nsd.rois import ROI_SETS, mask, roi
 from nbutils.nsd.stimuli import Stimuli
 
-__all__ = ["ROI_SETS", "Layout", "Responses", "Stimuli", "average_repeats", "load_responses",
-           "mask", "noise_free", "roi"]
+__all__ = [
+    "ROI_SETS",
+    "Layout",
+    "Responses",
+    "Stimuli",
+    "average_repeats",
+    "load_responses",
+    "mask",
+    "noise_free",
+    "roi",
+]

@@ -62,9 +62,15 @@ class Responses:
         return ((betas - self.mean) / self.std).astype(np.float32)
 
 
-def load_responses(layout: Layout, subject: int, sessions: Iterable[int] | None = None,
-                   voxels: np.ndarray | None = None, file_format: str = "auto",
-                   zscore: str = "published", progress: bool = False) -> Responses:
+def load_responses(
+    layout: Layout,
+    subject: int,
+    sessions: Iterable[int] | None = None,
+    voxels: np.ndarray | None = None,
+    file_format: str = "auto",
+    zscore: str = "published",
+    progress: bool = False,
+) -> Responses:
     """Load, average and z-score a subject's responses, one session in memory at a time.
 
     Parameters
@@ -102,8 +108,9 @@ def load_responses(layout: Layout, subject: int, sessions: Iterable[int] | None 
     return total.finish(subject, voxels, shape)
 
 
-def session_files(layout: Layout, subject: int, sessions: Iterable[int] | None = None,
-                  file_format: str = "auto") -> dict:
+def session_files(
+    layout: Layout, subject: int, sessions: Iterable[int] | None = None, file_format: str = "auto"
+) -> dict:
     """Return the betas file of every session wanted, as a dict from session to path.
 
     Raises
@@ -123,8 +130,11 @@ def session_files(layout: Layout, subject: int, sessions: Iterable[int] | None =
         if all(path.is_file() for path in files.values()):
             return files
     missing = next(number for number, path in files.items() if not path.is_file())
-    require(files[missing], f"session {missing} of subject {subject} ({' or '.join(choices)})",
-            "download or make it, or name the sessions to use with sessions=")
+    require(
+        files[missing],
+        f"session {missing} of subject {subject} ({' or '.join(choices)})",
+        "download or make it, or name the sessions to use with sessions=",
+    )
     raise AssertionError("unreachable")
 
 
@@ -145,8 +155,10 @@ class _Total:
     def add(self, session: int, block: np.ndarray) -> None:
         here = (self.table["session"] == session).to_numpy()
         if here.sum() != len(block):
-            raise ValueError(f"session {session} has {len(block)} betas but {here.sum()} trials in "
-                             "the design: the file belongs to another experiment")
+            raise ValueError(
+                f"session {session} has {len(block)} betas but {here.sum()} trials in "
+                "the design: the file belongs to another experiment"
+            )
         shared = self.table["shared"].to_numpy()
         if self.per_session:
             block = self._zscore(block, ~shared[here])
@@ -182,9 +194,21 @@ class _Total:
             values -= centre
             values /= spread
         mean, std = self._in_percent(centre, spread)
-        return Responses(subject, train, test, self.nsd_id[train_rows], self.nsd_id[test_rows],
-                         count[train_rows], count[test_rows], voxels, shape, mean, std, trials_,
-                         self.table["nsd_id"].to_numpy()[shared])
+        return Responses(
+            subject,
+            train,
+            test,
+            self.nsd_id[train_rows],
+            self.nsd_id[test_rows],
+            count[train_rows],
+            count[test_rows],
+            voxels,
+            shape,
+            mean,
+            std,
+            trials_,
+            self.table["nsd_id"].to_numpy()[shared],
+        )
 
     def _in_percent(self, centre: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return what to subtract from and divide betas by, in percent signal change."""
@@ -229,16 +253,21 @@ def average_repeats(betas: np.ndarray, nsd_id: np.ndarray) -> tuple[np.ndarray, 
     betas, nsd_id = np.asarray(betas), np.asarray(nsd_id)
     if betas.ndim != 2 or nsd_id.shape != betas.shape[:1]:
         raise ValueError(f"betas {betas.shape} and nsd_id {nsd_id.shape}: give one image per trial")
-    images, first, row, count = np.unique(nsd_id, return_index=True, return_inverse=True,
-                                          return_counts=True)
+    images, first, row, count = np.unique(
+        nsd_id, return_index=True, return_inverse=True, return_counts=True
+    )
     sums = np.zeros((len(images), betas.shape[1]), np.float64)
     np.add.at(sums, row, betas)
     order = np.argsort(first)
     return (sums / count[:, None])[order].astype(np.float32), images[order]
 
 
-def noise_free(layout: Layout, subject: int, nsd_ids: np.ndarray | None = None,
-               voxels: np.ndarray | None = None) -> np.ndarray | None:
+def noise_free(
+    layout: Layout,
+    subject: int,
+    nsd_ids: np.ndarray | None = None,
+    voxels: np.ndarray | None = None,
+) -> np.ndarray | None:
     """Read what a simulated brain would have answered without noise.
 
     Parameters
@@ -261,8 +290,10 @@ def noise_free(layout: Layout, subject: int, nsd_ids: np.ndarray | None = None,
     folder = layout.truth(subject)
     if not (folder / "noise_free.npy").is_file():
         return None
-    known = {name: np.load(folder / f"{name}.npy", mmap_mode="r")
-             for name in ("noise_free", "nsd_id", "voxels")}
+    known = {
+        name: np.load(folder / f"{name}.npy", mmap_mode="r")
+        for name in ("noise_free", "nsd_id", "voxels")
+    }
     rows = _positions(known["nsd_id"], nsd_ids, "nsd_id")
     columns = _positions(known["voxels"], voxels, "voxel")
     return known["noise_free"][rows][:, columns].astype(np.float32)
@@ -276,8 +307,8 @@ def _positions(known: np.ndarray, wanted: np.ndarray | None, name: str) -> np.nd
     place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
     absent = wanted[known[place] != wanted]
     if absent.size:
-        raise KeyError(f"{name} {absent[0]} is not part of this simulated brain: "
-                       "take ids from trials() and voxels from mask() of the same subject")
+        raise KeyError(
+            f"{name} {absent[0]} is not part of this simulated brain: "
+            "take ids from trials() and voxels from mask() of the same subject"
+        )
     return place
-
-

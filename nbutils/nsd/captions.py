@@ -18,8 +18,9 @@ import pandas as pd
 
 from nbutils.nsd.layout import Layout, require
 
-_REMEDY = ("unpack COCO's annotations_trainval2017.zip into the data root, "
-           "or make the miniature world")
+_REMEDY = (
+    "unpack COCO's annotations_trainval2017.zip into the data root, or make the miniature world"
+)
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,11 @@ class Thing:
 
 def stim_info(layout: Layout) -> pd.DataFrame:
     """Read the stimulus table, one row per image, indexed by nsd_id (0-based)."""
-    path = require(layout.stim_info(), "the stimulus table",
-                   "download nsddata/experiments/nsd or make the miniature world")
+    path = require(
+        layout.stim_info(),
+        "the stimulus table",
+        "download nsddata/experiments/nsd or make the miniature world",
+    )
     return _stim_info(path, path.stat().st_mtime_ns)
 
 
@@ -54,8 +58,10 @@ def _stim_info(path: Path, _stamp: int) -> pd.DataFrame:
     table = pd.read_csv(path, index_col=0)
     absent = {"nsdId", "cocoId", "cocoSplit", "cropBox"} - set(table.columns)
     if absent:
-        raise ValueError(f"{path} lacks the columns {', '.join(sorted(absent))}: "
-                         "it is not nsd_stim_info_merged.csv")
+        raise ValueError(
+            f"{path} lacks the columns {', '.join(sorted(absent))}: "
+            "it is not nsd_stim_info_merged.csv"
+        )
     return table.set_index("nsdId", drop=False)
 
 
@@ -82,8 +88,10 @@ def captions(layout: Layout, nsd_ids: np.ndarray | list[int]) -> list[list[str]]
     for nsd_id, split, coco_id in _photographs(layout, nsd_ids):
         sentences = _captions(layout.captions(split), _stamp(layout.captions(split)))
         if coco_id not in sentences:
-            raise KeyError(f"nsd_id {nsd_id} (COCO {split} {coco_id}) has no caption in "
-                           f"{layout.captions(split)}: the file is incomplete; {_REMEDY}")
+            raise KeyError(
+                f"nsd_id {nsd_id} (COCO {split} {coco_id}) has no caption in "
+                f"{layout.captions(split)}: the file is incomplete; {_REMEDY}"
+            )
         found.append(list(sentences[coco_id]))
     return found
 
@@ -96,15 +104,18 @@ def things(layout: Layout, nsd_ids: np.ndarray | list[int]) -> list[list[Thing]]
         path = layout.instances(split)
         sizes, objects = _instances(path, _stamp(path))
         crop = ast.literal_eval(boxes.at[nsd_id])
-        inside = ((name, kind, crop_box(box, sizes[coco_id], crop))
-                  for name, kind, box in objects.get(coco_id, ()))
+        inside = (
+            (name, kind, crop_box(box, sizes[coco_id], crop))
+            for name, kind, box in objects.get(coco_id, ())
+        )
         kept = [Thing(name, kind, box) for name, kind, box in inside if box is not None]
         found.append(sorted(kept, key=lambda thing: -thing.area))
     return found
 
 
-def categories(layout: Layout, nsd_ids: np.ndarray | list[int],
-               level: str = "name") -> list[list[str]]:
+def categories(
+    layout: Layout, nsd_ids: np.ndarray | list[int], level: str = "name"
+) -> list[list[str]]:
     """Return the kinds of objects in images, each once, the largest first.
 
     Parameters
@@ -119,12 +130,17 @@ def categories(layout: Layout, nsd_ids: np.ndarray | list[int],
     """
     if level not in ("name", "supercategory"):
         raise ValueError(f"level={level!r}: choose name or supercategory")
-    return [list(dict.fromkeys(getattr(thing, level) for thing in row))
-            for row in things(layout, nsd_ids)]
+    return [
+        list(dict.fromkeys(getattr(thing, level) for thing in row))
+        for row in things(layout, nsd_ids)
+    ]
 
 
-def crop_box(box: tuple[float, float, float, float], size: tuple[int, int],
-             crop: tuple[float, float, float, float]) -> tuple[float, float, float, float] | None:
+def crop_box(
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+    crop: tuple[float, float, float, float],
+) -> tuple[float, float, float, float] | None:
     """Move a COCO box into the square crop that was shown.
 
     Parameters
@@ -138,10 +154,14 @@ def crop_box(box: tuple[float, float, float, float], size: tuple[int, int],
     (x, y, width, height) as fractions of the crop, or None if nothing of it is left
     """
     top, bottom, left, right = crop
-    x, y = ((start / side - cut) / (1 - cut - other) for start, side, cut, other in
-            zip(box[:2], size, (left, top), (right, bottom), strict=True))
-    width, height = (extent / side / (1 - cut) for extent, side, cut in
-                     zip(box[2:], size, (left + right, top + bottom), strict=True))
+    x, y = (
+        (start / side - cut) / (1 - cut - other)
+        for start, side, cut, other in zip(box[:2], size, (left, top), (right, bottom), strict=True)
+    )
+    width, height = (
+        extent / side / (1 - cut)
+        for extent, side, cut in zip(box[2:], size, (left + right, top + bottom), strict=True)
+    )
     x0, y0, x1, y1 = (float(min(max(v, 0), 1)) for v in (x, y, x + width, y + height))
     return (x0, y0, x1 - x0, y1 - y0) if x1 > x0 and y1 > y0 else None
 
@@ -151,8 +171,9 @@ def _photographs(layout: Layout, nsd_ids: np.ndarray | list[int]) -> list[tuple[
     ids = np.asarray(nsd_ids, np.int64).ravel()
     unknown = ids[~np.isin(ids, table.index)]
     if unknown.size:
-        raise KeyError(f"nsd_id {unknown[0]} is not in the stimulus table: "
-                       f"it has 0 to {table.index.max()}")
+        raise KeyError(
+            f"nsd_id {unknown[0]} is not in the stimulus table: it has 0 to {table.index.max()}"
+        )
     rows = table.loc[ids]
     return list(zip(ids.tolist(), rows["cocoSplit"], rows["cocoId"].tolist(), strict=True))
 

@@ -125,12 +125,18 @@ class Layout:
         """
         wanted = FORMATS if file_format is None else (_known(file_format, FORMATS, "file_format"),)
         folder = self.betas_folder(subject)
-        found = sorted({int(path.name[len("betas_session"):].split(".")[0])
-                        for suffix in wanted for path in folder.glob(f"betas_session??.{suffix}")})
+        found = sorted(
+            {
+                int(path.name[len("betas_session") :].split(".")[0])
+                for suffix in wanted
+                for path in folder.glob(f"betas_session??.{suffix}")
+            }
+        )
         if not found:
             raise FileNotFoundError(
                 f"no betas_session file of subject {subject} in {folder}: "
-                f"download or make the data of this subject, or check the data root {self.root}")
+                f"download or make the data of this subject, or check the data root {self.root}"
+            )
         return found
 
 

@@ -56,8 +56,11 @@ def label_table(layout: Layout, subject: int, atlas: str) -> dict[str, int]:
     ValueError
         If the table is not of lines "number name".
     """
-    path = require(layout.labels(subject, atlas), f"the label table of atlas {atlas!r}",
-                   _choices(layout, subject))
+    path = require(
+        layout.labels(subject, atlas),
+        f"the label table of atlas {atlas!r}",
+        _choices(layout, subject),
+    )
     table = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         # Lines end in tabs and blanks, so split() without an argument and not on " ".
@@ -68,8 +71,14 @@ def label_table(layout: Layout, subject: int, atlas: str) -> dict[str, int]:
     return {name: number for name, number in table.items() if number > 0}
 
 
-def roi(layout: Layout, subject: int, atlas: str, *names: str, voxels: np.ndarray | None = None,
-        hemisphere: str | None = None) -> np.ndarray:
+def roi(
+    layout: Layout,
+    subject: int,
+    atlas: str,
+    *names: str,
+    voxels: np.ndarray | None = None,
+    hemisphere: str | None = None,
+) -> np.ndarray:
     """Say which voxels of a mask lie in a region.
 
     Parameters
@@ -103,8 +112,11 @@ def find(table: dict[str, int], name: str, atlas: str) -> list[int]:
     """Return the numbers of one label, or of its parts (V1v and V1d, FFA-1 and FFA-2)."""
     if name in table:
         return [table[name]]
-    parts = [number for label, number in table.items()
-             if label in (f"{name}v", f"{name}d") or label.startswith(f"{name}-")]
+    parts = [
+        number
+        for label, number in table.items()
+        if label in (f"{name}v", f"{name}d") or label.startswith(f"{name}-")
+    ]
     if not parts:
         raise ValueError(f"no label {name!r} in {atlas}: it has {', '.join(table)}")
     return parts

@@ -46,8 +46,9 @@ def read_session(path: Path, voxels: np.ndarray, shape: tuple[int, int, int]) ->
     read = read_hdf5 if path.suffix in (".hdf5", ".h5") else read_nifti
     betas = read(path, voxels, shape)
     if betas.dtype != np.int16:
-        raise ValueError(f"{path} holds {betas.dtype}, not int16: it is no betas file of NSD's "
-                         "volume spaces")
+        raise ValueError(
+            f"{path} holds {betas.dtype}, not int16: it is no betas file of NSD's volume spaces"
+        )
     return betas
 
 
@@ -116,8 +117,9 @@ def read_hdf5(path: Path, voxels: np.ndarray, shape: tuple[int, int, int]) -> np
         raise ValueError(f"{path} is no readable HDF5 file ({error}): {_AGAIN}") from error
 
 
-def _read_columns(betas: h5py.Dataset, voxels: np.ndarray,
-                  shape: tuple[int, int, int]) -> np.ndarray:
+def _read_columns(
+    betas: h5py.Dataset, voxels: np.ndarray, shape: tuple[int, int, int]
+) -> np.ndarray:
     plain = betas.id.get_create_plist().get_nfilters() == 0
     whole = plain and betas.chunks == (betas.shape[0], 1, 1, 1)
     columns = np.empty((len(voxels), betas.shape[0]), betas.dtype.newbyteorder("="))
@@ -142,5 +144,7 @@ def _read_chunk(betas: h5py.Dataset, zyx: tuple[int, int, int]) -> np.ndarray:
 
 def _check_shape(path: Path, found: tuple, expected: tuple) -> None:
     if tuple(found) != tuple(expected):
-        raise ValueError(f"{path} has shape {tuple(found)}, expected {expected}: it belongs to "
-                         "another subject or another space")
+        raise ValueError(
+            f"{path} has shape {tuple(found)}, expected {expected}: it belongs to "
+            "another subject or another space"
+        )

@@ -30,13 +30,18 @@ class Stimuli:
     """
 
     def __init__(self, layout: Layout) -> None:
-        self.path = require(layout.stimuli(), "the stimulus file",
-                            "download nsddata_stimuli or make the miniature world")
+        self.path = require(
+            layout.stimuli(),
+            "the stimulus file",
+            "download nsddata_stimuli or make the miniature world",
+        )
         with File(self.path, "r") as file:
             brick = file.get(DATASET)
             if brick is None or brick.ndim != 4 or brick.shape[3] != 3 or brick.dtype != np.uint8:
-                raise ValueError(f"{self.path} has no /{DATASET} of shape (images, height, width, "
-                                 "3) in uint8: it is not NSD's stimulus file")
+                raise ValueError(
+                    f"{self.path} has no /{DATASET} of shape (images, height, width, "
+                    "3) in uint8: it is not NSD's stimulus file"
+                )
             self.shape: tuple[int, int, int, int] = brick.shape
 
     def __len__(self) -> int:
@@ -59,8 +64,10 @@ class Stimuli:
             raise TypeError(f"nsd_ids are {ids.dtype}: give whole numbers from 0")
         ids = ids.astype(np.int64)
         if ids.size and not (0 <= ids.min() and ids.max() < len(self)):
-            raise IndexError(f"nsd_ids run from {ids.min()} to {ids.max()}, but the stimulus file "
-                             f"has images 0 to {len(self) - 1}")
+            raise IndexError(
+                f"nsd_ids run from {ids.min()} to {ids.max()}, but the stimulus file "
+                f"has images 0 to {len(self) - 1}"
+            )
         with File(self.path, "r") as file:
             images = _read_rows(file[DATASET], np.atleast_1d(ids))
         return images[0] if ids.ndim == 0 else images
@@ -72,10 +79,12 @@ def _read_rows(brick, ids: np.ndarray) -> np.ndarray:
     images = np.empty((len(rows), *brick.shape[1:]), np.uint8)
     for stretch in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) > 1) + 1):
         if stretch.size:
-            images[stretch] = brick[rows[stretch[0]]:rows[stretch[-1]] + 1]
+            images[stretch] = brick[rows[stretch[0]] : rows[stretch[-1]] + 1]
     # No photograph is wholly black; such a row was never written (a partial copy).
     empty = rows[~images.any(axis=(1, 2, 3))]
     if empty.size:
-        raise ValueError(f"image {empty[0]} is empty in the stimulus file ({empty.size} of "
-                         f"{len(rows)} asked for): add the images of the subject who saw it")
+        raise ValueError(
+            f"image {empty[0]} is empty in the stimulus file ({empty.size} of "
+            f"{len(rows)} asked for): add the images of the subject who saw it"
+        )
     return images[where]

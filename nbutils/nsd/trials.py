@@ -50,8 +50,11 @@ def design(layout: Layout) -> Design:
     ValueError
         If it is not the design of an NSD-like experiment.
     """
-    path = require(layout.expdesign(), "the experimental design",
-                   "download nsddata/experiments/nsd or make the miniature world")
+    path = require(
+        layout.expdesign(),
+        "the experimental design",
+        "download nsddata/experiments/nsd or make the miniature world",
+    )
     return _design(path, path.stat().st_mtime_ns)
 
 
@@ -65,13 +68,16 @@ def _design(path: Path, _stamp: int) -> Design:
     if absent:
         raise ValueError(f"{path} has no {', '.join(absent)}: it is not nsd_expdesign.mat")
     # MATLAB stores small whole numbers as unsigned bytes, whose differences wrap around.
-    order, shared = (fields[name].astype(np.int64).ravel() - 1
-                     for name in ("masterordering", "sharedix"))
+    order, shared = (
+        fields[name].astype(np.int64).ravel() - 1 for name in ("masterordering", "sharedix")
+    )
     images = fields["subjectim"].astype(np.int64) - 1
     session, run, _ = np.nonzero(fields["stimpattern"])
     if len(session) != len(order) or order.min() < 0 or order.max() >= images.shape[1]:
-        raise ValueError(f"{path}: masterordering, subjectim and stimpattern do not fit together, "
-                         "so the file is damaged or from another experiment; fetch it again")
+        raise ValueError(
+            f"{path}: masterordering, subjectim and stimpattern do not fit together, "
+            "so the file is damaged or from another experiment; fetch it again"
+        )
     return Design(order, images, shared, session + 1, run + 1)
 
 
@@ -101,12 +107,19 @@ def trials(layout: Layout, subject: int, sessions: Iterable[int] | None = None) 
     if subject > len(plan.images):
         raise ValueError(f"subject={subject}: this experiment has subjects 1 to {len(plan.images)}")
     nsd_id = plan.images[subject - 1, plan.order]
-    table = pd.DataFrame({"trial": np.arange(len(nsd_id)), "session": plan.session,
-                          "run": plan.run, "nsd_id": nsd_id})
+    table = pd.DataFrame(
+        {
+            "trial": np.arange(len(nsd_id)),
+            "session": plan.session,
+            "run": plan.run,
+            "nsd_id": nsd_id,
+        }
+    )
     table["repeat"] = table.groupby("nsd_id").cumcount().astype(np.int64)
     table["shared"] = np.isin(nsd_id, plan.shared)
-    wanted = check_sessions(layout.sessions(subject) if sessions is None else sessions,
-                            int(plan.session.max()))
+    wanted = check_sessions(
+        layout.sessions(subject) if sessions is None else sessions, int(plan.session.max())
+    )
     return table[table["session"].isin(wanted)].reset_index(drop=True)
 
 
@@ -149,8 +162,11 @@ def behaviour(layout: Layout, subject: int) -> pd.DataFrame:
     -------
     DataFrame, one row per trial in the order of the betas, with ``nsd_id`` (0-based) added
     """
-    path = require(layout.behaviour(subject), "responses.tsv",
-                   "download nsddata/ppdata of this subject or make the miniature world")
+    path = require(
+        layout.behaviour(subject),
+        "responses.tsv",
+        "download nsddata/ppdata of this subject or make the miniature world",
+    )
     table = pd.read_csv(path, sep="\t")
     if "73KID" not in table:
         raise ValueError(f"{path} has no column 73KID: it is not NSD's responses.tsv")

@@ -39,12 +39,16 @@ def read_volume(path: Path, shape: tuple[int, int, int] | None = None) -> np.nda
     try:
         values = np.asanyarray(nibabel.load(path).dataobj)
     except (nibabel.filebasedimages.ImageFileError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a NIfTI volume ({error}): "
-                         "it may be half downloaded, so fetch it again") from error
+        raise ValueError(
+            f"{path} cannot be read as a NIfTI volume ({error}): "
+            "it may be half downloaded, so fetch it again"
+        ) from error
     if values.ndim != 3 or (shape is not None and values.shape != tuple(shape)):
         expected = "x, y, z" if shape is None else f"{tuple(shape)}"
-        raise ValueError(f"{path} holds an array of shape {values.shape}, not {expected}: "
-                         "it belongs to another subject or another space")
+        raise ValueError(
+            f"{path} holds an array of shape {values.shape}, not {expected}: "
+            "it belongs to another subject or another space"
+        )
     return values
 
 
@@ -62,8 +66,9 @@ def grid(layout: Layout, subject: int) -> tuple[tuple[int, int, int], np.ndarray
     return tuple(int(n) for n in image.shape[:3]), image.affine
 
 
-def to_volume(values: np.ndarray, voxels: np.ndarray, shape: tuple[int, int, int],
-              fill: float = np.nan) -> np.ndarray:
+def to_volume(
+    values: np.ndarray, voxels: np.ndarray, shape: tuple[int, int, int], fill: float = np.nan
+) -> np.ndarray:
     """Put values of some voxels back into their volume.
 
     Parameters
@@ -84,15 +89,18 @@ def to_volume(values: np.ndarray, voxels: np.ndarray, shape: tuple[int, int, int
     """
     values, voxels = np.asarray(values), np.asarray(voxels)
     if values.shape != voxels.shape:
-        raise ValueError(f"{values.shape} values for {voxels.shape} voxels: "
-                         "give one number per voxel of the same mask")
+        raise ValueError(
+            f"{values.shape} values for {voxels.shape} voxels: "
+            "give one number per voxel of the same mask"
+        )
     volume = np.full(shape, fill, np.float32)
     volume.reshape(-1)[voxels] = values
     return volume
 
 
-def to_image(layout: Layout, subject: int, values: np.ndarray, voxels: np.ndarray,
-             fill: float = np.nan) -> nibabel.Nifti1Image:
+def to_image(
+    layout: Layout, subject: int, values: np.ndarray, voxels: np.ndarray, fill: float = np.nan
+) -> nibabel.Nifti1Image:
     """Return values of some voxels as a NIfTI image on the subject's grid, for nilearn.
 
     Parameters are those of :func:`to_volume`.
@@ -122,10 +130,14 @@ def check_voxels(voxels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """
     voxels = np.asarray(voxels)
     if voxels.ndim != 1 or not np.issubdtype(voxels.dtype, np.integer):
-        raise TypeError(f"voxels is a {voxels.dtype} array of shape {voxels.shape}: "
-                        "give flat C-order indices, as rois.mask returns them")
+        raise TypeError(
+            f"voxels is a {voxels.dtype} array of shape {voxels.shape}: "
+            "give flat C-order indices, as rois.mask returns them"
+        )
     size = int(np.prod(shape))
     if voxels.size and not (0 <= voxels.min() and voxels.max() < size):
-        raise ValueError(f"voxels run from {voxels.min()} to {voxels.max()}, but a grid of shape "
-                         f"{tuple(shape)} has {size} voxels: they belong to another subject")
+        raise ValueError(
+            f"voxels run from {voxels.min()} to {voxels.max()}, but a grid of shape "
+            f"{tuple(shape)} has {size} voxels: they belong to another subject"
+        )
     return voxels.astype(np.int64)

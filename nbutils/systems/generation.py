@@ -162,9 +162,7 @@ def generate(
     return torch.cat(latents)
 
 
-def start_noise(
-    settings: Settings, nsd_ids: NDArray[np.int64], shape: Sequence[int]
-) -> Tensor:
+def start_noise(settings: Settings, nsd_ids: NDArray[np.int64], shape: Sequence[int]) -> Tensor:
     """Start noise of each image, (n, *shape) float32.
 
     Of one sequence, as published (an image depends on those before it), or of (seed, nsd_id).

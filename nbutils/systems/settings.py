@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from nbutils import artifacts
 from nbutils.decoding.encoders import FeatureOptions
 
 
@@ -36,63 +37,82 @@ class Settings(BaseModel):
         0.75, gt=0, le=1, description="part of the steps that runs from a latent: int(.75*50) = 37"
     )
     guidance_scale: float = Field(
-        7.5, ge=0, description="classifier-free guidance (Brain-Diffuser's code; UniBrain: not "
-        "stated, our choice is the same; small networks want less)"
+        7.5,
+        ge=0,
+        description="classifier-free guidance (Brain-Diffuser's code; UniBrain: not "
+        "stated, our choice is the same; small networks want less)",
     )
     mix_image: float = Field(
-        0.6, ge=0, le=1, description="weight of C_I when an image is generated, C_T has the rest "
-        "(Brain-Diffuser's code: 1 - .4; UniBrain: .6, which side is our reading)"
+        0.6,
+        ge=0,
+        le=1,
+        description="weight of C_I when an image is generated, C_T has the rest "
+        "(Brain-Diffuser's code: 1 - .4; UniBrain: .6, which side is our reading)",
     )
     mix_caption: float = Field(
-        0.9, ge=0, le=1, description="weight of C_I when a caption is generated (UniBrain: .9, "
-        "which side is our reading)"
+        0.9,
+        ge=0,
+        le=1,
+        description="weight of C_I when a caption is generated (UniBrain: .9, "
+        "which side is our reading)",
     )
     unconditional_image: Literal["grey", "black", "zeros"] = Field(
-        "grey", description="image context of 'no condition': CLIP of a grey image "
-        "(Brain-Diffuser), of a black one (VD's demo), or zeros (VD's image variation)"
+        "grey",
+        description="image context of 'no condition': CLIP of a grey image "
+        "(Brain-Diffuser), of a black one (VD's demo), or zeros (VD's image variation)",
     )
     latent_only: Literal["decode", "denoise"] = Field(
-        "decode", description="'only Z' ablation, our choice: decode the predicted latent as it "
-        "is, or denoise it without condition"
+        "decode",
+        description="'only Z' ablation, our choice: decode the predicted latent as it "
+        "is, or denoise it without condition",
     )
 
     # --- different between the presets
     prediction_rescale: Literal["none", "train_cv", "test_stats"] = Field(
-        "train_cv", description="spread of the predicted features. published: test_stats, over all "
+        "train_cv",
+        description="spread of the predicted features. published: test_stats, over all "
         "test predictions, so items of the test set influence each other; careful: train_cv, "
-        "measured by leave-one-out on training images"
+        "measured by leave-one-out on training images",
     )
     noise: Literal["per_image", "one_sequence"] = Field(
-        "per_image", description="start noise. published: one_sequence, one seed before the loop, "
-        "so an image depends on those before it; careful: per_image, from (seed, nsd_id)"
+        "per_image",
+        description="start noise. published: one_sequence, one seed before the loop, "
+        "so an image depends on those before it; careful: per_image, from (seed, nsd_id)",
     )
     img2img_start: Literal["published", "same_step"] = Field(
-        "same_step", description="where a start latent gets its noise. published: one grid step "
-        "above the first denoised one (741 before 721); careful: at the same step"
+        "same_step",
+        description="where a start latent gets its noise. published: one grid step "
+        "above the first denoised one (741 before 721); careful: at the same step",
     )
     vdvae_latents: Literal["mean", "sample"] = Field(
-        "mean", description="VDVAE features. published: a posterior sample (unseeded there, seeded "
-        "here); careful: the posterior mean"
+        "mean",
+        description="VDVAE features. published: a posterior sample (unseeded there, seeded "
+        "here); careful: the posterior mean",
     )
     vdvae_prior: Literal["mean", "sample"] = Field(
-        "mean", description="VDVAE layers that are not predicted, and the pixels. published: drawn "
-        "at temperature 1; careful: the mean"
+        "mean",
+        description="VDVAE layers that are not predicted, and the pixels. published: drawn "
+        "at temperature 1; careful: the mean",
     )
     autokl_latent: Literal["mode", "sample"] = Field(
         "mode", description="AutoKL latents. published: a posterior sample; careful: the mode"
     )
     caption_temperature: float = Field(
-        0.0, ge=0, description="Optimus decoding. published: 1, drawn from the whole vocabulary; "
-        "careful: 0, the most probable word each time"
+        0.0,
+        ge=0,
+        description="Optimus decoding. published: 1, drawn from the whole vocabulary; "
+        "careful: 0, the most probable word each time",
     )
     keep_last_word: bool = Field(
-        True, description="published: False, the last token is dropped even where a sentence "
-        "ended by its length; careful: True"
+        True,
+        description="published: False, the last token is dropped even where a sentence "
+        "ended by its length; careful: True",
     )
     roi_norm: Literal["training_norm", "published"] = Field(
-        "training_norm", description="scale of features of a synthetic response. published: fixed "
+        "training_norm",
+        description="scale of features of a synthetic response. published: fixed "
         "norms, VDVAE standardised across the regions in the list; careful: the training "
-        "features' norm, so that a region does not depend on the others"
+        "features' norm, so that a region does not depend on the others",
     )
 
     @classmethod
@@ -133,6 +153,24 @@ class Settings(BaseModel):
         if "temperature" in study.model_fields_set:
             chosen["caption_temperature"] = study.temperature
         return cls.preset(study.preset, **{**chosen, **changes})
+
+    @classmethod
+    def recorded(cls, study: Any, kind: str, name: str) -> Settings:
+        """Settings under which an artifact was made, so that a control can be made likewise.
+
+        Parameters
+        ----------
+        study : `nbutils.study.Study` that holds the artifact
+        kind, name : as for `Study.load`
+
+        Raises
+        ------
+        ArtifactError
+            If the artifact is not there.
+        """
+        record = artifacts.read_sidecar(study.require(kind, name))
+        choices = {*_STUDY_FIELDS, "preset", "rescale", "temperature"} & set(record["set"])
+        return cls.of(study.model_copy(update={key: record["parameters"][key] for key in choices}))
 
     @classmethod
     def table(cls) -> pd.DataFrame:

@@ -61,8 +61,9 @@ def test_ties_are_lost_as_in_the_published_code():
 
 def test_correlation_distance_equals_scipy():
     truth, found = make_features()
-    expected = [correlation(a.astype(float), b.astype(float))
-                for a, b in zip(truth, found, strict=True)]
+    expected = [
+        correlation(a.astype(float), b.astype(float)) for a, b in zip(truth, found, strict=True)
+    ]
     np.testing.assert_allclose(correlation_distance(truth, found), expected, atol=1e-9)
 
 

@@ -16,10 +16,12 @@ from nbutils.networks.classifier import SceneClassifier
 def photographs():
     """Four real photographs at 64 pixels, and noisy copies."""
     photos = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket()]
-    truth = np.stack([
-        np.round(255 * resize(photo, (64, 64), anti_aliasing=True)).astype(np.uint8)
-        for photo in photos
-    ])
+    truth = np.stack(
+        [
+            np.round(255 * resize(photo, (64, 64), anti_aliasing=True)).astype(np.uint8)
+            for photo in photos
+        ]
+    )
     noise = np.random.default_rng(0).normal(0, 40, truth.shape)
     return np.clip(truth + noise, 0, 255).astype(np.uint8), truth
 
@@ -40,8 +42,14 @@ def test_small_reconstructions_are_resized_to_the_presented_images(photographs):
 def test_ssim_is_scikit_images_in_two_dimensions(photographs):
     found, truth = photographs
     expected = [
-        structural_similarity(rgb2gray(a), rgb2gray(b), gaussian_weights=True, sigma=1.5,
-                              use_sample_covariance=False, data_range=1.0)
+        structural_similarity(
+            rgb2gray(a),
+            rgb2gray(b),
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=1.0,
+        )
         for a, b in zip(found, truth, strict=True)
     ]
     np.testing.assert_allclose(measures.ssim(found, truth), expected, atol=1e-12)
@@ -52,8 +60,14 @@ def test_legacy_ssim_is_the_mean_of_one_dimensional_columns(photographs):
     found, truth = photographs
     grey = rgb2gray(found[0]), rgb2gray(truth[0])
     columns = [
-        structural_similarity(grey[0][:, k], grey[1][:, k], gaussian_weights=True, sigma=1.5,
-                              use_sample_covariance=False, data_range=1.0)
+        structural_similarity(
+            grey[0][:, k],
+            grey[1][:, k],
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=1.0,
+        )
         for k in range(64)
     ]
     legacy = measures.ssim(found[:1], truth[:1], "legacy_columns")

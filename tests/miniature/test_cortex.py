@@ -42,9 +42,17 @@ def test_energy_does_not_depend_on_phase():
     assert middle.std() / middle.mean() < 0.05
 
 
-@pytest.mark.parametrize(("color", "name"), [
-    ((255, 0, 0), "red"), ((0, 255, 0), "green"), ((0, 0, 255), "blue"), ((255, 255, 0), "yellow"),
-    ((255, 255, 255), "light"), ((0, 0, 0), "dark")])
+@pytest.mark.parametrize(
+    ("color", "name"),
+    [
+        ((255, 0, 0), "red"),
+        ((0, 255, 0), "green"),
+        ((0, 0, 255), "blue"),
+        ((255, 255, 0), "yellow"),
+        ((255, 255, 255), "light"),
+        ((0, 0, 0), "dark"),
+    ],
+)
 def test_colour_channels_see_their_colour(color, name):
     picture = np.broadcast_to(np.array(color, np.uint8), (1, 64, 64, 3))
     maps = channel_maps(picture)[18:, 0].mean(axis=1)
@@ -62,10 +70,16 @@ def test_receptive_fields_are_recovered_by_probing_with_spots(cortex):
     spots, where = [], []
     for row in centres:
         for column in centres:
-            for color in ((255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255),
-                          (255, 255, 0)):
+            for color in (
+                (255, 255, 255),
+                (0, 0, 0),
+                (255, 0, 0),
+                (0, 255, 0),
+                (0, 0, 255),
+                (255, 255, 0),
+            ):
                 picture = GREY.copy()
-                picture[row - 2:row + 2, column - 2:column + 2] = color
+                picture[row - 2 : row + 2, column - 2 : column + 2] = color
                 spots.append(picture)
                 where.append((column, row))
     early = cortex.early
@@ -104,17 +118,35 @@ def test_fields_grow_with_eccentricity_and_along_the_hierarchy(cortex):
 @pytest.fixture(scope="module")
 def answers(cortex) -> tuple[np.ndarray, np.ndarray]:
     """Noise-free responses to 400 one-thing scenes, and the category of each."""
-    described = [one for one in map(scenes.scene, range(5_000_000, 5_000_520))
-                 if len(one.things) == 1][:400]
+    described = [
+        one for one in map(scenes.scene, range(5_000_000, 5_000_520)) if len(one.things) == 1
+    ][:400]
     images = np.stack([scenes.draw(one) for one in described])
-    return (cortex.responses(images, described),
-            np.array([one.things[0].category for one in described]))
+    return (
+        cortex.responses(images, described),
+        np.array([one.things[0].category for one in described]),
+    )
 
 
-@pytest.mark.parametrize(("area", "category"), [
-    ("OFA", "face"), ("FFA-1", "face"), ("FFA-2", "face"), ("EBA", "body"), ("FBA-1", "body"),
-    ("PPA", "place"), ("OPA", "place"), ("RSC", "place"), ("OWFA", "word"), ("VWFA-1", "word"),
-    ("VWFA-2", "word"), ("FOOD", "food"), ("ANIM", "animal"), ("TOOL", "vehicle")])
+@pytest.mark.parametrize(
+    ("area", "category"),
+    [
+        ("OFA", "face"),
+        ("FFA-1", "face"),
+        ("FFA-2", "face"),
+        ("EBA", "body"),
+        ("FBA-1", "body"),
+        ("PPA", "place"),
+        ("OPA", "place"),
+        ("RSC", "place"),
+        ("OWFA", "word"),
+        ("VWFA-1", "word"),
+        ("VWFA-2", "word"),
+        ("FOOD", "food"),
+        ("ANIM", "animal"),
+        ("TOOL", "vehicle"),
+    ],
+)
 def test_areas_answer_most_to_their_category(cortex, answers, area, category):
     responses, shown = answers
     here = responses[:, cortex.anatomy.of(area)].mean(axis=1)
@@ -138,8 +170,10 @@ def test_many_voxels_like_a_second_category_and_lie_in_both_atlases(cortex, answ
 def test_category_voxels_answer_less_where_a_thing_is_far_or_small(cortex):
     late = cortex.late
     face = np.flatnonzero(cortex.anatomy.of("FFA-1")[cortex.late_voxels])
-    at = [scenes.Scene(0, "room", (scenes.Thing("face", "man", "black", x, 0.55, size),))
-          for x, size in ((0.5, 0.4), (0.5, 0.25), (1.4, 0.4))]
+    at = [
+        scenes.Scene(0, "room", (scenes.Thing("face", "man", "black", x, 0.55, size),))
+        for x, size in ((0.5, 0.4), (0.5, 0.25), (1.4, 0.4))
+    ]
     here, small, far = late.respond(at)[:, face].mean(axis=1)
     assert here > small and here > far > 0.3 * here
 
@@ -169,8 +203,9 @@ def test_the_same_seed_is_the_same_brain_and_people_differ(cortex):
     again, other, elsewhere = Cortex(1, scale=SCALE), Cortex(2, scale=SCALE), Cortex(1, 1, SCALE)
     np.testing.assert_array_equal(again.early.weights, cortex.early.weights)
     np.testing.assert_array_equal(again.late.kinds, cortex.late.kinds)
-    assert other.anatomy.shape != cortex.anatomy.shape or len(
-        other.anatomy.voxels) != len(cortex.anatomy.voxels)
+    assert other.anatomy.shape != cortex.anatomy.shape or len(other.anatomy.voxels) != len(
+        cortex.anatomy.voxels
+    )
     assert not np.array_equal(elsewhere.noise_sd[:50], cortex.noise_sd[:50])
 
 

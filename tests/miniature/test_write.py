@@ -47,8 +47,15 @@ def tiny(original, tmp_path) -> Layout:
 def betas_of(layout: Layout) -> np.ndarray:
     """Read all single trials in percent signal change."""
     shape, voxels = grid(layout, 1)[0], mask(layout, 1)
-    return np.concatenate([read_session(layout.betas(1, session, "hdf5"), voxels, shape)
-                           for session in layout.sessions(1)]) / 300
+    return (
+        np.concatenate(
+            [
+                read_session(layout.betas(1, session, "hdf5"), voxels, shape)
+                for session in layout.sessions(1)
+            ]
+        )
+        / 300
+    )
 
 
 def test_header_is_nsds(world):
@@ -78,9 +85,13 @@ def test_hdf5_has_nsds_axes_and_chunks(world):
 
 def test_design_file_holds_matlab_doubles_counted_from_one(world):
     described = {name: (shape, kind) for name, shape, kind in whosmat(world.expdesign())}
-    assert described == {"masterordering": ((1, 3000), "double"),
-                         "subjectim": ((4, 1000), "double"), "sharedix": ((1, 100), "double"),
-                         "basiccnt": ((3, 4), "double"), "stimpattern": ((4, 12, 75), "double")}
+    assert described == {
+        "masterordering": ((1, 3000), "double"),
+        "subjectim": ((4, 1000), "double"),
+        "sharedix": ((1, 100), "double"),
+        "basiccnt": ((3, 4), "double"),
+        "stimpattern": ((4, 12, 75), "double"),
+    }
     fields = loadmat(world.expdesign())
     assert fields["masterordering"].min() == 1 and fields["masterordering"].max() == 1000
     assert fields["subjectim"].min() == 1 and fields["subjectim"].max() == 3700
@@ -129,7 +140,8 @@ def test_split_halves_reach_the_noise_ceiling_of_the_ncsnr_file(world):
         mean, ids = average_repeats(betas[rows], table["nsd_id"].to_numpy()[rows])
         halves.append(mean[np.argsort(ids)] - mean.mean(axis=0))
     reliability = (halves[0] * halves[1]).sum(0) / np.sqrt(
-        (halves[0] ** 2).sum(0) * (halves[1] ** 2).sum(0))
+        (halves[0] ** 2).sum(0) * (halves[1] ** 2).sum(0)
+    )
     ceiling = noise_ceiling(read_ncsnr(world, 1, mask(world, 1)), 1) / 100
     assert np.median(reliability) == pytest.approx(np.median(ceiling), abs=0.015)
     assert np.corrcoef(reliability, ceiling)[0, 1] > 0.9
@@ -168,7 +180,7 @@ def test_noise_is_shared_by_neighbours_and_partly_another_scenes_response(world)
     # More of the noise lies on the few leading directions of the signal than by chance.
     signal = noise_free(world, 1)
     axes = np.linalg.svd(signal - signal.mean(0), full_matrices=False)[2][:10]
-    share = ((noise @ axes.T) ** 2).sum() / (noise ** 2).sum()
+    share = ((noise @ axes.T) ** 2).sum() / (noise**2).sum()
     assert share > 1.8 * 10 / noise.shape[1]
 
 
@@ -196,6 +208,7 @@ def test_a_subject_is_added_without_touching_the_first(tiny):
 
 def test_half_made_subjects_are_made_again(tmp_path, monkeypatch):
     """Killed in the middle: no marker, nothing in place, and the next call completes it."""
+
     def fail(*_):
         raise KeyboardInterrupt
 
@@ -233,9 +246,15 @@ def test_foreign_folders_and_other_worlds_are_not_overwritten(tiny, tmp_path):
     assert sorted(path.name for path in foreign.iterdir()) == ["nsddata"]
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ({"subjects": (5,)}, "subjects 1 to 4"), ({"snr": -1.0}, "snr must be at least 0"),
-    ({"snr": np.nan}, "snr must be at least 0"), ({"repeats": 0}, "at least 1 repeat")])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"subjects": (5,)}, "subjects 1 to 4"),
+        ({"snr": -1.0}, "snr must be at least 0"),
+        ({"snr": np.nan}, "snr must be at least 0"),
+        ({"repeats": 0}, "at least 1 repeat"),
+    ],
+)
 def test_impossible_parameters_write_nothing(tmp_path, arguments, words):
     with pytest.raises(ValueError, match=words):
         make(tmp_path / "world", **arguments, progress=False)

@@ -128,7 +128,7 @@ def test_noise_free_responses_sit_where_the_averages_scatter(small, zscore):
     got = load_responses(small, 1, zscore=zscore)
     truth = got.standardise(noise_free(small, 1, got.test_id))
     centred = truth - truth.mean(0)
-    slope = (centred * (got.test - got.test.mean(0))).sum() / (centred ** 2).sum()
+    slope = (centred * (got.test - got.test.mean(0))).sum() / (centred**2).sum()
     assert slope == pytest.approx(1, abs=0.06)
     shuffled = got.standardise(noise_free(small, 1, got.test_id[::-1]))
     assert abs(np.corrcoef(shuffled.ravel() - 0, got.test.ravel())[0, 1]) < 0.15
@@ -154,12 +154,15 @@ def test_a_subset_of_voxels_is_the_same_columns(small):
     assert {field.name for field in dataclasses.fields(some)} >= {"train", "test", "shape"}
 
 
-@pytest.mark.parametrize(("arguments", "error", "words"), [
-    ({"zscore": "none"}, ValueError, "zscore='none': choose one of published, session"),
-    ({"file_format": "mat"}, ValueError, "file_format='mat'"),
-    ({"sessions": [3]}, FileNotFoundError, "session 3 of subject 1"),
-    ({"voxels": np.array([10 ** 6])}, ValueError, "another subject"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"zscore": "none"}, ValueError, "zscore='none': choose one of published, session"),
+        ({"file_format": "mat"}, ValueError, "file_format='mat'"),
+        ({"sessions": [3]}, FileNotFoundError, "session 3 of subject 1"),
+        ({"voxels": np.array([10**6])}, ValueError, "another subject"),
+    ],
+)
 def test_impossible_requests_are_one_sentence(small, arguments, error, words):
     with pytest.raises(error, match=words):
         load_responses(small, 1, **arguments)
@@ -209,5 +212,6 @@ def test_average_repeats_wants_one_image_per_trial():
 def test_constant_columns_follow_scipy_elsewhere(small):
     """A cross-check of ddof and axis with another library's z-score."""
     train, _ = averages(*single_trials(small))
-    np.testing.assert_allclose(load_responses(small, 1).train,
-                               scipy_zscore(train.to_numpy(), axis=0, ddof=1), atol=2e-4)
+    np.testing.assert_allclose(
+        load_responses(small, 1).train, scipy_zscore(train.to_numpy(), axis=0, ddof=1), atol=2e-4
+    )

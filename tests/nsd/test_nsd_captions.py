@@ -23,16 +23,23 @@ def write_coco(root, crop: str = FIRST_CROP) -> Layout:
     layout.captions("val2017").parent.mkdir(exist_ok=True)
     layout.stim_info().write_text(
         ",cocoId,cocoSplit,cropBox,loss,nsdId\n"
-        f'0,532481,val2017,"{crop}",0.1,0\n1,9,train2017,"(0, 0, 0, 0)",0,1\n')
+        f'0,532481,val2017,"{crop}",0.1,0\n1,9,train2017,"(0, 0, 0, 0)",0,1\n'
+    )
     for split, image in (("val2017", 532481), ("train2017", 9)):
         size = dict(zip(("width", "height"), FIRST_SIZE, strict=True))
-        head = {"images": [{"id": image, **size}],
-                "categories": [{"id": 1, "name": "person", "supercategory": "person"},
-                               {"id": 18, "name": "dog", "supercategory": "animal"}]}
+        head = {
+            "images": [{"id": image, **size}],
+            "categories": [
+                {"id": 1, "name": "person", "supercategory": "person"},
+                {"id": 18, "name": "dog", "supercategory": "animal"},
+            ],
+        }
         texts = [{"image_id": image, "caption": f" {split} {k}.\n"} for k in range(6)]
-        boxes = [{"image_id": image, "category_id": 18, "bbox": [0, 10, 60, 50]},
-                 {"image_id": image, "category_id": 1, "bbox": [320, 0, 100, 400]},
-                 {"image_id": image, "category_id": 1, "bbox": [300, 0, 20, 20]}]
+        boxes = [
+            {"image_id": image, "category_id": 18, "bbox": [0, 10, 60, 50]},
+            {"image_id": image, "category_id": 1, "bbox": [320, 0, 100, 400]},
+            {"image_id": image, "category_id": 1, "bbox": [300, 0, 20, 20]},
+        ]
         layout.captions(split).write_text(json.dumps(head | {"annotations": texts}))
         layout.instances(split).write_text(json.dumps(head | {"annotations": boxes}))
     return layout

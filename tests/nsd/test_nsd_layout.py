@@ -49,12 +49,15 @@ def test_numpy_numbers_are_whole_numbers():
     assert Layout("root").ncsnr(np.int64(2)) == Layout("root").ncsnr(2)
 
 
-@pytest.mark.parametrize(("call", "words"), [
-    (lambda one: one.betas(1, 1, "mat"), "nii.gz, hdf5"),
-    (lambda one: one.roi(1, "streams", "left"), "lh, rh"),
-    (lambda one: one.captions("test2017"), "train2017, val2017"),
-    (lambda one: one.betas(1, 0), "session=0"),
-])
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda one: one.betas(1, 1, "mat"), "nii.gz, hdf5"),
+        (lambda one: one.roi(1, "streams", "left"), "lh, rh"),
+        (lambda one: one.captions("test2017"), "train2017, val2017"),
+        (lambda one: one.betas(1, 0), "session=0"),
+    ],
+)
 def test_unknown_choices_name_the_known_ones(call, words):
     with pytest.raises(ValueError, match=words):
         call(Layout("root"))
@@ -64,8 +67,13 @@ def test_sessions_lists_what_is_on_disk_without_partial_downloads(tmp_path):
     layout = Layout(tmp_path)
     folder = layout.betas_folder(2)
     folder.mkdir(parents=True)
-    for name in ("betas_session10.nii.gz", "betas_session02.hdf5", "betas_session02.nii.gz",
-                 "betas_session03.nii.gz.part", "R2.nii.gz"):
+    for name in (
+        "betas_session10.nii.gz",
+        "betas_session02.hdf5",
+        "betas_session02.nii.gz",
+        "betas_session03.nii.gz.part",
+        "R2.nii.gz",
+    ):
         (folder / name).touch()
     assert layout.sessions(2) == [2, 10]
     assert layout.sessions(2, "hdf5") == [2]

@@ -8,9 +8,18 @@ from nbutils.nsd.noise import estimate_ncsnr, noise_ceiling, read_ncsnr, zscore_
 from nbutils.nsd.rois import mask
 
 
-@pytest.mark.parametrize(("ncsnr", "single", "triple"), [
-    (0.361, 11.5, 28.1), (0.324, 9.5, 24.0), (0.296, 8.1, 20.8), (0.415, 14.7, 34.1),
-    (0.343, 10.5, 26.1), (0.281, 7.3, 19.1), (0.226, 4.9, 13.3)])
+@pytest.mark.parametrize(
+    ("ncsnr", "single", "triple"),
+    [
+        (0.361, 11.5, 28.1),
+        (0.324, 9.5, 24.0),
+        (0.296, 8.1, 20.8),
+        (0.415, 14.7, 34.1),
+        (0.343, 10.5, 26.1),
+        (0.281, 7.3, 19.1),
+        (0.226, 4.9, 13.3),
+    ],
+)
 def test_ceilings_of_the_eight_subjects(ncsnr, single, triple):
     assert noise_ceiling(ncsnr, 1)[()] == pytest.approx(single, abs=0.08)
     assert noise_ceiling(ncsnr, 3)[()] == pytest.approx(triple, abs=0.08)
@@ -37,7 +46,7 @@ def test_estimate_finds_the_planted_ratio_in_spite_of_session_offsets():
     betas = signal[nsd_id] + rng.standard_normal((4500, 5)) + 3 * session[:, None]
     found = estimate_ncsnr(betas, nsd_id, session)
     # Variances, because near zero a small error of the variance is a large one of its root.
-    np.testing.assert_allclose(found ** 2, planted ** 2, atol=0.06, rtol=0.06)
+    np.testing.assert_allclose(found**2, planted**2, atol=0.06, rtol=0.06)
 
 
 def test_estimate_equals_the_formula_written_out():

@@ -19,9 +19,12 @@ def brain(tmp_path) -> Layout:
     labels = np.random.default_rng(0).choice([-1, 0, 1, 2], SHAPE)
     masked = np.where(labels == -1, -1, (labels >= 1) | (np.indices(SHAPE).sum(0) % 3 == 0))
     left = np.where(np.indices(SHAPE)[0] < 2, labels, -1)
-    volumes = {layout.volume(1, "brainmask"): np.ones(SHAPE), layout.roi(1, "nsdgeneral"): masked,
-               layout.roi(1, "prf-visualrois"): labels,
-               layout.roi(1, "prf-visualrois", "lh"): left}
+    volumes = {
+        layout.volume(1, "brainmask"): np.ones(SHAPE),
+        layout.roi(1, "nsdgeneral"): masked,
+        layout.roi(1, "prf-visualrois"): labels,
+        layout.roi(1, "prf-visualrois", "lh"): left,
+    }
     layout.roi(1, "x").parent.mkdir(parents=True)
     for path, values in volumes.items():
         nibabel.save(nibabel.Nifti1Image(values.astype(np.int16), np.eye(4)), path)
@@ -45,8 +48,9 @@ def test_voxels_are_in_c_order_of_nonzero(brain):
 def test_fortran_indices_find_the_same_voxels_in_bytes_with_x_fastest():
     values = np.random.default_rng(1).random(SHAPE)
     voxels = np.random.default_rng(2).permutation(values.size)[:20]
-    np.testing.assert_array_equal(values.ravel(order="F")[fortran_indices(voxels, SHAPE)],
-                                  values.ravel()[voxels])
+    np.testing.assert_array_equal(
+        values.ravel(order="F")[fortran_indices(voxels, SHAPE)], values.ravel()[voxels]
+    )
 
 
 def test_label_table_survives_trailing_tabs(brain):

@@ -17,8 +17,12 @@ SHAPE, TRIALS = (5, 6, 4), 9
 @pytest.fixture
 def betas() -> np.ndarray:
     """Betas (x, y, z, trials) in which every number is different."""
-    return np.random.default_rng(0).permutation(np.arange(5 * 6 * 4 * 9)).astype(
-        np.int16).reshape(*SHAPE, TRIALS)
+    return (
+        np.random.default_rng(0)
+        .permutation(np.arange(5 * 6 * 4 * 9))
+        .astype(np.int16)
+        .reshape(*SHAPE, TRIALS)
+    )
 
 
 @pytest.fixture
@@ -56,9 +60,16 @@ def test_big_endian_nifti_is_read_in_native_order(tmp_path, betas, voxels):
     np.testing.assert_array_equal(got, betas.reshape(-1, TRIALS)[voxels].T)
 
 
-@pytest.mark.parametrize("options", [
-    {"chunks": (TRIALS, 1, 1, 1)}, {"chunks": (TRIALS, 1, 1, 1), "compression": "gzip"},
-    {"chunks": (3, 2, 3, 5)}, {}], ids=["as NSD", "compressed", "other chunks", "contiguous"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"chunks": (TRIALS, 1, 1, 1)},
+        {"chunks": (TRIALS, 1, 1, 1), "compression": "gzip"},
+        {"chunks": (3, 2, 3, 5)},
+        {},
+    ],
+    ids=["as NSD", "compressed", "other chunks", "contiguous"],
+)
 def test_hdf5_gives_the_columns_that_nifti_gives(tmp_path, betas, voxels, options):
     stored = read_session(save_hdf5(tmp_path / "a.hdf5", betas, **options), voxels, SHAPE)
     streamed = read_session(save_nifti(tmp_path / "a.nii.gz", betas), voxels, SHAPE)
@@ -73,8 +84,9 @@ def test_columns_follow_the_order_asked_for(tmp_path, betas, voxels, suffix):
     path = tmp_path / f"a.{suffix}"
     (save_nifti if suffix == "nii.gz" else save_hdf5)(path, betas)
     shuffled = np.random.default_rng(2).permutation(voxels)
-    np.testing.assert_array_equal(read_session(path, shuffled, SHAPE),
-                                  betas.reshape(-1, TRIALS)[shuffled].T)
+    np.testing.assert_array_equal(
+        read_session(path, shuffled, SHAPE), betas.reshape(-1, TRIALS)[shuffled].T
+    )
 
 
 def test_a_chunk_never_written_reads_as_zeros(tmp_path):
@@ -89,8 +101,9 @@ def test_a_chunk_never_written_reads_as_zeros(tmp_path):
 def test_the_small_worlds_two_formats_are_equal(small):
     shape = nibabel.load(small.volume(1, "mean")).shape
     everything = np.arange(np.prod(shape))
-    one, two = (read_session(small.betas(1, 2, suffix), everything, shape)
-                for suffix in ("nii.gz", "hdf5"))
+    one, two = (
+        read_session(small.betas(1, 2, suffix), everything, shape) for suffix in ("nii.gz", "hdf5")
+    )
     np.testing.assert_array_equal(one, two)
     image = nibabel.load(small.betas(1, 2))
     np.testing.assert_array_equal(np.asanyarray(image.dataobj).reshape(-1, 750).T, one)
@@ -132,7 +145,7 @@ def test_a_cut_off_nifti_is_refused(tmp_path, voxels, keep):
     noise = np.random.default_rng(4).integers(-999, 999, (*SHAPE, 300)).astype(np.int16)
     path = save_nifti(tmp_path / "a.nii.gz", noise)
     content = path.read_bytes()
-    path.write_bytes(content[:int(keep * len(content))])
+    path.write_bytes(content[: int(keep * len(content))])
     with pytest.raises(ValueError, match="half downloaded"):
         read_session(path, voxels, SHAPE)
 
@@ -141,7 +154,7 @@ def test_a_flipped_byte_in_a_compressed_nifti_is_refused(tmp_path, voxels):
     noise = np.random.default_rng(4).integers(-999, 999, (*SHAPE, 300)).astype(np.int16)
     plain = save_nifti(tmp_path / "a.nii", noise).read_bytes()
     content = bytearray(gzip.compress(plain, 1))
-    content[len(content) // 2:len(content) // 2 + 64] = bytes(64)
+    content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
     (tmp_path / "a.nii.gz").write_bytes(content)
     with pytest.raises(ValueError, match="half downloaded"):
         read_session(tmp_path / "a.nii.gz", voxels, SHAPE)

@@ -32,11 +32,16 @@ def test_one_number_gives_one_image(layout):
     assert len(Stimuli(layout)) == 7
 
 
-@pytest.mark.parametrize(("ids", "error", "words"), [
-    ([7], IndexError, "images 0 to 6"), ([-1], IndexError, "images 0 to 6"),
-    ([1.0], TypeError, "whole numbers"), ([4, 5], ValueError, "image 5 is empty"),
-    (np.array([True]), TypeError, "whole numbers"),
-])
+@pytest.mark.parametrize(
+    ("ids", "error", "words"),
+    [
+        ([7], IndexError, "images 0 to 6"),
+        ([-1], IndexError, "images 0 to 6"),
+        ([1.0], TypeError, "whole numbers"),
+        ([4, 5], ValueError, "image 5 is empty"),
+        (np.array([True]), TypeError, "whole numbers"),
+    ],
+)
 def test_images_that_are_not_there_are_refused(layout, ids, error, words):
     with pytest.raises(error, match=words):
         Stimuli(layout)[ids]

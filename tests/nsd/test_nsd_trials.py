@@ -18,11 +18,15 @@ def write(root, order, images, shared, pattern, dtype=np.float64) -> Layout:
     """Write a design file from 0-based arrays."""
     layout = Layout(root)
     layout.expdesign().parent.mkdir(parents=True, exist_ok=True)
-    savemat(layout.expdesign(), {
-        "masterordering": (np.asarray(order)[None] + 1).astype(dtype),
-        "subjectim": (np.asarray(images) + 1).astype(dtype),
-        "sharedix": (np.asarray(shared)[None] + 1).astype(dtype),
-        "stimpattern": np.asarray(pattern, np.float64)})
+    savemat(
+        layout.expdesign(),
+        {
+            "masterordering": (np.asarray(order)[None] + 1).astype(dtype),
+            "subjectim": (np.asarray(images) + 1).astype(dtype),
+            "sharedix": (np.asarray(shared)[None] + 1).astype(dtype),
+            "stimpattern": np.asarray(pattern, np.float64),
+        },
+    )
     return layout
 
 
@@ -31,12 +35,14 @@ def pattern(runs: list[list[int]], slots: int = 5) -> np.ndarray:
     return np.array([[[slot < n for slot in range(slots)] for n in session] for session in runs])
 
 
-@settings(max_examples=25, deadline=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_trials_follow_the_design_file_whatever_it_holds(tmp_path, data):
-    runs = data.draw(st.lists(st.lists(st.integers(1, 5), min_size=2, max_size=2),
-                              min_size=1, max_size=4))
+    runs = data.draw(
+        st.lists(st.lists(st.integers(1, 5), min_size=2, max_size=2), min_size=1, max_size=4)
+    )
     n_trials, n_images = sum(map(sum, runs)), data.draw(st.integers(3, 12))
     order = data.draw(st.lists(st.integers(0, n_images - 1), min_size=n_trials, max_size=n_trials))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
@@ -45,8 +51,12 @@ def test_trials_follow_the_design_file_whatever_it_holds(tmp_path, data):
     layout = write(tmp_path, order, images, images[0, :2], pattern(runs))
     subject = data.draw(st.integers(1, 2))
     table = trials(layout, subject, sessions=range(1, len(runs) + 1))
-    place = [(s + 1, r + 1) for s, session in enumerate(runs) for r, n in enumerate(session)
-             for _ in range(n)]
+    place = [
+        (s + 1, r + 1)
+        for s, session in enumerate(runs)
+        for r, n in enumerate(session)
+        for _ in range(n)
+    ]
     seen: dict[int, int] = {}
     for t, row in enumerate(table.itertuples()):
         image = int(images[subject - 1][order[t]])
@@ -84,8 +94,10 @@ def test_design_behaviour_and_stimulus_table_tell_the_same_story(small):
     for repeat in range(3):
         shown = table[table["repeat"] == repeat]
         # NSD's rep columns hold trial numbers counted from 1.
-        assert (info.loc[shown["nsd_id"], f"subject1_rep{repeat}"].to_numpy()
-                == shown["trial"].to_numpy() + 1).all()
+        assert (
+            info.loc[shown["nsd_id"], f"subject1_rep{repeat}"].to_numpy()
+            == shown["trial"].to_numpy() + 1
+        ).all()
     assert set(info.index[info["shared1000"]]) == set(table["nsd_id"][table["shared"]])
 
 
@@ -105,10 +117,15 @@ def test_split_is_by_image(small):
 
 
 @settings(max_examples=20, deadline=None)
-@given(n_shared=st.integers(2, 300), n_private=st.integers(2, 700), repeats=st.integers(1, 4),
-       seed=st.integers(0, 9))
-def test_the_plan_shows_every_image_often_enough_in_whole_sessions(n_shared, n_private, repeats,
-                                                                    seed):
+@given(
+    n_shared=st.integers(2, 300),
+    n_private=st.integers(2, 700),
+    repeats=st.integers(1, 4),
+    seed=st.integers(0, 9),
+)
+def test_the_plan_shows_every_image_often_enough_in_whole_sessions(
+    n_shared, n_private, repeats, seed
+):
     plan = experiment.plan(n_shared, n_private, repeats, seed)
     shows = np.bincount(plan.order, minlength=n_shared + n_private)
     assert len(plan.order) % 750 == 0
@@ -125,14 +142,21 @@ def test_about_a_third_of_the_images_repeat_within_their_first_session():
     table = pd.DataFrame({"image": plan.order, "session": np.arange(12000) // 750})
     first = table.groupby("image")["session"].transform("min")
     assert (table[table["session"] == first].groupby("image").size() > 1).mean() == pytest.approx(
-        0.35, abs=0.04)
+        0.35, abs=0.04
+    )
 
 
-@pytest.mark.parametrize(("subject", "sessions", "words"), [
-    (5, [1], "subjects 1 to 4"), (9, [1], "NSD has subjects 1 to 8"),
-    (1, [3], "sessions 1 to 2"), (1, [], "sessions is empty"), (1, [1, 1], "named twice"),
-    (1, [0], "sessions 1 to 2"),
-])
+@pytest.mark.parametrize(
+    ("subject", "sessions", "words"),
+    [
+        (5, [1], "subjects 1 to 4"),
+        (9, [1], "NSD has subjects 1 to 8"),
+        (1, [3], "sessions 1 to 2"),
+        (1, [], "sessions is empty"),
+        (1, [1, 1], "named twice"),
+        (1, [0], "sessions 1 to 2"),
+    ],
+)
 def test_impossible_subjects_and_sessions_are_refused(small, subject, sessions, words):
     with pytest.raises(ValueError, match=words):
         trials(small, subject, sessions)

@@ -101,9 +101,7 @@ def predicted(networks):
         "optimus": networks.config.versatile.text_latent_shape,
         "vdvae": (networks.vdvae.count_features(3),),
     }
-    return {
-        name: rng.normal(size=(5, *shape)).astype(np.float32) for name, shape in shapes.items()
-    }
+    return {name: rng.normal(size=(5, *shape)).astype(np.float32) for name, shape in shapes.items()}
 
 
 @pytest.fixture(scope="session")

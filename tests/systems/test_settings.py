@@ -2,9 +2,11 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from nbutils import Study
 from nbutils.systems.settings import PUBLISHED, Settings
 
 # The constants of the published code and papers.
@@ -36,8 +38,16 @@ def test_feature_options_follow_the_preset():
 
 
 def make_study(preset, chosen=(), **values):
-    defaults = {"seed": 3, "steps": 20, "strength": 0.5, "guidance_scale": 4.0, "mix_image": 0.3,
-                "mix_caption": 0.2, "rescale": None, "temperature": 0.0}
+    defaults = {
+        "seed": 3,
+        "steps": 20,
+        "strength": 0.5,
+        "guidance_scale": 4.0,
+        "mix_image": 0.3,
+        "mix_caption": 0.2,
+        "rescale": None,
+        "temperature": 0.0,
+    }
     return SimpleNamespace(preset=preset, model_fields_set=set(chosen), **{**defaults, **values})
 
 
@@ -51,6 +61,16 @@ def test_a_study_gives_its_parameters_and_its_preset():
     )
     assert (chosen.prediction_rescale, chosen.caption_temperature) == ("none", 0.0)
     assert chosen.keep_last_word
+
+
+def test_settings_of_an_artifact_are_those_it_was_made_with(tmp_path):
+    where = {"device": "cpu", "data": str(tmp_path), "results": str(tmp_path)}
+    made = Study(**where, steps=20, preset="published", temperature=0.5, guidance_scale=None)
+    made.save("images", "some.npy", np.zeros(3))
+    later = Study(**where, steps=7, seed=3)
+    found = Settings.recorded(later, "images", "some.npy")
+    assert found == Settings.of(made, seed=3)
+    assert (found.steps, found.caption_temperature) == (20, 0.5)
 
 
 def test_unknown_and_impossible_settings_are_refused():

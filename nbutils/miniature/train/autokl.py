@@ -94,7 +94,11 @@ def train_autokl(
 
 
 def polish_decoder(
-    data: TrainingScenes, net: AutoencoderKL, folder: Path, steps: int = 1_500, batch: int = 16,
+    data: TrainingScenes,
+    net: AutoencoderKL,
+    folder: Path,
+    steps: int = 1_500,
+    batch: int = 16,
     **options,
 ) -> AutoencoderKL:
     """Train the decoder on, the encoder frozen: the flows' latents stay what they were."""
