@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from nbutils.miniature.drawing import FOOT, SHAPES, Look
+from nbutils.miniature.drawing import FOOT, SHAPES
+from nbutils.miniature.look import Look
 from nbutils.miniature.pen import CLOTHS, SKINS, Pen
 
 SEED = 73_000
