@@ -233,6 +233,52 @@ def normalise(
     return scaled
 
 
+def measure_push(
+    predicted: Mapping[str, ArrayLike], training: Mapping[str, Statistics]
+) -> dict[str, Float]:
+    """How far patterns move the features from their mean, before any scaling.
+
+    Parameters
+    ----------
+    predicted : feature -> (n_rois, ...) ridge predictions of the patterns
+    training : feature -> statistics of the training features
+
+    Returns
+    -------
+    push : feature -> (n_rois,), 1 for the distance of a typical training image
+    """
+    push = {}
+    for name, values in predicted.items():
+        moved = np.asarray(values, dtype=np.float32) - training[name].mean
+        distance = np.linalg.norm(moved.reshape(len(moved), -1), axis=1)
+        push[name] = (distance / training[name].norm).astype(np.float32)
+    return push
+
+
+def repeat_for_noises(
+    features: Mapping[str, ArrayLike], n_noises: int
+) -> tuple[dict[str, Float], NDArray[np.int64]]:
+    """Repeat the features of every region, once for each start noise.
+
+    Parameters
+    ----------
+    features : feature -> (n_rois, ...)
+    n_noises : pictures wanted of each region
+
+    Returns
+    -------
+    repeated : feature -> (n_rois * n_noises, ...), the pictures of one region beside each other
+    noise_ids : (n_rois * n_noises,) 0 ... n_noises - 1 again and again; given to a system as
+        ``nsd_ids``, they let all regions start from the same noises
+    """
+    repeated = {
+        name: np.repeat(np.asarray(values, dtype=np.float32), n_noises, axis=0)
+        for name, values in features.items()
+    }
+    n_rois = len(next(iter(repeated.values()))) // n_noises
+    return repeated, np.tile(np.arange(n_noises), n_rois)
+
+
 def _unit(directions: Float) -> Float:
     """Each row divided by its Euclidean norm over all other axes."""
     flat = directions.reshape(len(directions), -1)

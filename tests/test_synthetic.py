@@ -155,3 +155,22 @@ def test_impossible_scalings_are_refused():
         synthetic.scale_as_published("autokl", predicted, training)
     with pytest.raises(ValueError, match="choose training_norm or published"):
         synthetic.normalise({}, {}, "unit")
+
+
+def test_every_region_meets_every_noise_once():
+    features = {"autokl": np.arange(6.0).reshape(3, 2)}
+    repeated, noises = synthetic.repeat_for_noises(features, 2)
+    assert noises.tolist() == [0, 1, 0, 1, 0, 1]
+    np.testing.assert_array_equal(repeated["autokl"].reshape(3, 2, 2)[:, 1], features["autokl"])
+
+
+def test_push_is_in_units_of_a_typical_training_image():
+    values = np.random.default_rng(0).normal(3, 2, (50, 4, 5)).astype(np.float32)
+    training = {"autokl": describe(values)}
+    predicted = {"autokl": np.stack([training["autokl"].mean, *values])}
+    push = synthetic.measure_push(predicted, training)["autokl"]
+    assert push[0] == 0
+    assert np.median(push[1:]) == pytest.approx(1, rel=1e-5)
+    half = synthetic.normalise(predicted, training, amplitude=0.5)
+    push = synthetic.measure_push(half, training)["autokl"]
+    np.testing.assert_allclose(push[1:], 0.5, rtol=1e-4)

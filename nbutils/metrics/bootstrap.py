@@ -133,6 +133,50 @@ def difference(name: str, values: ArrayLike, others: ArrayLike, seed: int = 0) -
     return score(name, a - b, chance=0.0, seed=seed)
 
 
+def differences(
+    values: Mapping[str, ArrayLike], others: Mapping[str, ArrayLike]
+) -> pd.DataFrame:
+    """Table of the paired differences of two conditions, as `table`, with chance 0.
+
+    Parameters
+    ----------
+    values, others : measure -> (n_images,), the same images in the same order
+    """
+    rows = [asdict(difference(name, value, others[name])) for name, value in values.items()]
+    return pd.DataFrame(rows).set_index("name")
+
+
+def collect(*tables: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+    """Put tables of scores into one long table.
+
+    Parameters
+    ----------
+    *tables : (system, condition) -> scores from `table` or `differences`
+
+    Returns
+    -------
+    scores : one row per system, condition and metric, with value, low, high, chance, ceiling, n
+
+    Raises
+    ------
+    ValueError
+        If a metric of a condition comes twice.
+    """
+    parts = [
+        scores.assign(system=system, condition=condition).rename_axis("metric").reset_index()
+        for group in tables
+        for (system, condition), scores in group.items()
+    ]
+    columns = ["system", "condition", "metric", "value", "low", "high", "chance", "ceiling", "n"]
+    rows = [part.rename(columns={"n_images": "n"})[columns] for part in parts]
+    # A column of None is no column of numbers; pandas would mix the two.
+    scores = pd.concat([part.astype({"chance": float, "ceiling": float}) for part in rows])
+    twice = scores[scores.duplicated(columns[:3])]
+    if len(twice):
+        raise ValueError(f"{', '.join(twice.iloc[0][columns[:3]])} comes twice; name it otherwise.")
+    return scores.reset_index(drop=True)
+
+
 def mismatch(
     measure: Callable[[NDArray[np.int64]], ArrayLike],
     n_images: int,

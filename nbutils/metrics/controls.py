@@ -14,11 +14,12 @@ generator's prior, or what all images share.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nbutils.decoding.features import Features
+from nbutils.decoding.features import Features, open_features
 from nbutils.metrics.bootstrap import derange
 from nbutils.nsd.betas import Responses, load_responses, noise_free
 from nbutils.nsd.layout import Layout
@@ -26,6 +27,14 @@ from nbutils.nsd.rois import roi
 from nbutils.nsd.trials import trials
 
 Float = NDArray[np.float32]
+
+CONDITIONS: dict[str, str] = {
+    "own responses": "",
+    "noise-free responses": "_noise_free",
+    "shuffled responses": "_shuffled",
+    "another subject": "_other_subject",
+}
+"""Condition -> what follows a feature's name in the predictions decoded from it."""
 
 MATCHED_ROIS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("prf-visualrois", ("V1",)),
@@ -213,3 +222,59 @@ def take_truth(features: Mapping[str, Features], nsd_ids: ArrayLike) -> dict[str
     predicted : name -> (n, ...) float32, to be given to a system as ``predicted``
     """
     return {name: stored.take(nsd_ids) for name, stored in features.items()}
+
+
+def take_rows(study: Any, kind: str, name: str, nsd_ids: ArrayLike) -> Any:
+    """Rows of an artifact that belong to given images, in their order.
+
+    Parameters
+    ----------
+    study : `nbutils.study.Study`
+    kind, name : as for `Study.load`; an array or a list, saved with its nsd_ids
+    nsd_ids : (n,) images
+
+    Returns
+    -------
+    rows : (n, ...) array or list of n; None where the artifact has no rows at all, which says
+        that this condition cannot be had
+
+    Raises
+    ------
+    ValueError
+        If some of the images are not among its rows.
+    """
+    known = study.ids(kind, name)
+    if not len(known):
+        return None
+    values = study.load(kind, name)
+    rows = Features(values, known).rows(nsd_ids)
+    return [values[row] for row in rows] if isinstance(values, list) else np.asarray(values[rows])
+
+
+def load_predictions(
+    study: Any, nsd_ids: ArrayLike, names: Sequence[str]
+) -> dict[str, dict[str, Float]]:
+    """Features of test images in every condition that notebook 03 could decode.
+
+    Parameters
+    ----------
+    study : `nbutils.study.Study`
+    nsd_ids : (n,) test images
+    names : features
+
+    Returns
+    -------
+    predicted : condition of `CONDITIONS`, and "ground-truth features" -> feature -> (n, ...)
+    """
+    found = {
+        condition: {name: take_rows(study, "predictions", f"{name}{end}.npy", nsd_ids)
+                    for name in names}
+        for condition, end in CONDITIONS.items()
+    }  # fmt: skip
+    stored = {name: open_features(study.require("features", f"{name}.npy")) for name in names}
+    possible = {
+        condition: features
+        for condition, features in found.items()
+        if all(values is not None for values in features.values())
+    }
+    return {**possible, "ground-truth features": take_truth(stored, nsd_ids)}

@@ -189,6 +189,34 @@ def read_with_clip(clip: Any, images: Images, names: Sequence[str]) -> NDArray[n
     return softmax(100 * cosines, axis=1).astype(np.float32)
 
 
+def read(networks: Any, images: Images, labels: Sequence[str]) -> NDArray[np.float32]:
+    """Read what images show, by the independent classifier or, where there is none, by CLIP.
+
+    Parameters
+    ----------
+    networks : what `nbutils.networks.loading.load` returns
+    images : (n, H, W, 3) uint8
+    labels : categories, in the classifier's order
+
+    Returns
+    -------
+    probabilities : (n, n_labels)
+
+    Raises
+    ------
+    ValueError
+        If the classifier knows another number of categories.
+    """
+    if not networks.config.classifier:
+        return read_with_clip(networks.clip, images, labels)
+    found = classify(networks.classifier, images)["category"]
+    if found.shape[1] != len(labels):
+        raise ValueError(
+            f"{len(labels)} labels for a classifier of {found.shape[1]} categories; give its own."
+        )
+    return found
+
+
 def embed(clip: Any, images: Images, batch_size: int = 128) -> NDArray[np.float32]:
     """CLIP image embeddings (n, d) in batches."""
     parts = [clip.image_embedding(batch) for batch in _batches(images, batch_size)]

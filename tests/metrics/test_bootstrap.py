@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from nbutils.metrics.bootstrap import derange, difference, interval, mismatch, score, table
+from nbutils.metrics.bootstrap import (
+    collect,
+    derange,
+    difference,
+    differences,
+    interval,
+    mismatch,
+    score,
+    table,
+)
 
 
 def test_interval_agrees_with_scipys_percentile_bootstrap():
@@ -61,6 +70,20 @@ def test_table_has_a_row_per_measure():
     assert frame.loc["a", "chance"] == 0.5
     assert frame.loc["b", "ceiling"] == 1.0
     assert np.isnan(frame.loc["b", "chance"])
+
+
+def test_scores_of_several_conditions_stand_in_one_long_table():
+    own, other = {"a": [1.0, 0.0], "b": [0.5, 0.7]}, {"a": [0.0, 0.0], "b": [0.5, 0.6]}
+    gap = differences(own, other)
+    np.testing.assert_allclose(gap["value"], [0.5, 0.05])
+    assert (gap["chance"] == 0).all()
+    scores = collect({("S", "own"): table(own, {"a": 0.5})}, {("S", "own minus other"): gap})
+    assert len(scores) == 4
+    one = scores.set_index(["system", "condition", "metric"]).loc[("S", "own", "a")]
+    assert (one["value"], one["chance"], one["n"]) == (0.5, 0.5, 2)
+    assert np.isnan(one["ceiling"])
+    with pytest.raises(ValueError, match="S, own, a comes twice"):
+        collect({("S", "own"): table(own)}, {("S", "own"): table(other)})
 
 
 def test_bad_values_are_refused():

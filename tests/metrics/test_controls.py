@@ -1,9 +1,12 @@
 """Controls keep the images apart and the regions together."""
 
+import json
+
 import nibabel
 import numpy as np
 import pytest
 
+from nbutils import Study
 from nbutils.decoding.features import Features
 from nbutils.metrics import controls
 from nbutils.miniature.write import make
@@ -121,6 +124,39 @@ def test_truth_features_come_in_the_order_asked():
     found = controls.take_truth({"autokl": stored}, [8, 4])
     np.testing.assert_array_equal(found["autokl"], [[4, 5], [0, 1]])
     assert found["autokl"].dtype == np.float32
+
+
+def test_predictions_of_every_possible_condition_follow_the_images_asked(tmp_path):
+    study = Study(device="cpu", data=str(tmp_path), results=str(tmp_path))
+    ids = np.array([4, 6, 8])
+    for number, end in enumerate(controls.CONDITIONS.values()):
+        values = np.add.outer(ids, np.zeros(2)) + 100 * number
+        if end == "_noise_free":  # a measured brain
+            values = values[:0]
+        study.save("predictions", f"autokl{end}.npy", values, nsd_id=ids[: len(values)])
+    array = study.path("features", "autokl.npy")
+    study.save("features", "autokl.npy", np.eye(4), nsd_id=[2, 4, 6, 8])
+    sidecar = array.with_name("autokl.features.json")
+    sidecar.write_text(json.dumps({"nsd_id": [2, 4, 6, 8]}))
+    found = controls.load_predictions(study, [8, 4], ["autokl"])
+    assert "noise-free responses" not in found
+    assert {k: v["autokl"][:, 0].tolist() for k, v in found.items()} == {
+        "own responses": [8, 4],
+        "shuffled responses": [208, 204],
+        "another subject": [308, 304],
+        "ground-truth features": [0, 0],
+    }
+    np.testing.assert_array_equal(found["ground-truth features"]["autokl"], np.eye(4)[[3, 1]])
+
+
+def test_rows_of_text_are_taken_by_image_too(tmp_path):
+    study = Study(device="cpu", data=str(tmp_path), results=str(tmp_path))
+    study.save("captions", "some.json", ["a dog", "a cat"], nsd_id=[7, 3])
+    assert controls.take_rows(study, "captions", "some.json", [3, 7, 3]) == [
+        "a cat", "a dog", "a cat"
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="nsd_id 5 is the first"):
+        controls.take_rows(study, "captions", "some.json", [3, 5])
 
 
 def test_impossible_controls_are_refused(brains):

@@ -1,5 +1,7 @@
 """Image measures on real photographs, against numpy and scikit-image."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -158,3 +160,17 @@ def test_clip_reads_images_by_softmax_of_a_hundred_cosines():
     share = 1 / (1 + np.exp(-100 * (255 - 247) / 255))
     np.testing.assert_allclose(found[0], [share, 1 - share], rtol=1e-5)
     assert found[1].argmax() == 1
+
+
+def test_the_classifier_reads_where_there_is_one(photographs):
+    torch.manual_seed(0)
+    classifier = SceneClassifier(2, 3, 64).eval()
+    with_one = SimpleNamespace(config=SimpleNamespace(classifier={"x": 1}), classifier=classifier)
+    expected = classifier.classify(photographs[1])["category"]
+    found = measures.read(with_one, photographs[1], ["red", "blue"])
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ValueError, match="1 labels for a classifier of 2"):
+        measures.read(with_one, photographs[1], ["red"])
+    without = SimpleNamespace(config=SimpleNamespace(classifier={}), clip=TwoDirections())
+    found = measures.read(without, photographs[1], ["red", "blue"])
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)

@@ -97,7 +97,7 @@ def polish_decoder(
     data: TrainingScenes,
     net: AutoencoderKL,
     folder: Path,
-    steps: int = 1_500,
+    steps: int = 700,
     batch: int = 16,
     **options,
 ) -> AutoencoderKL:
