@@ -5,6 +5,7 @@
 #   make test                format, lint, imports, spelling, unit tests, the notebooks end to end
 #   make lab                 JupyterLab on the notebooks
 #   make bench               the figures of BENCHMARKS.md
+#   make picture             README's picture, from notebook 05
 #   make lint                mend what can be mended
 #   make lock                resolve requirements.lock anew
 #
@@ -20,7 +21,7 @@ UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
 READY := $(VENV)/ready
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: tutorial test lab bench lint lock clean setup
+.PHONY: tutorial test lab bench picture lint lock clean setup
 .DELETE_ON_ERROR:
 
 tutorial: $(READY)
@@ -39,6 +40,10 @@ lab: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks.py $(ARGS)
+
+picture: $(READY)
+	$(BIN)/python -m nbutils run 01 02 03 05
+	mkdir -p docs && cp results/miniature/subj01/figures/grid.png docs/readme_grid.png
 
 lint: $(READY)
 	$(BIN)/ruff format .

@@ -133,9 +133,7 @@ def difference(name: str, values: ArrayLike, others: ArrayLike, seed: int = 0) -
     return score(name, a - b, chance=0.0, seed=seed)
 
 
-def differences(
-    values: Mapping[str, ArrayLike], others: Mapping[str, ArrayLike]
-) -> pd.DataFrame:
+def differences(values: Mapping[str, ArrayLike], others: Mapping[str, ArrayLike]) -> pd.DataFrame:
     """Table of the paired differences of two conditions, as `table`, with chance 0.
 
     Parameters

@@ -46,8 +46,10 @@ def tabulate_regions(
     for region, probabilities in readings.items():
         probabilities = np.asarray(probabilities)
         if probabilities.ndim != 2 or probabilities.shape[1] != len(labels):
-            raise ValueError(f"readings of {region!r} have shape {probabilities.shape}; give one "
-                             f"column for each of the {len(labels)} labels.")
+            raise ValueError(
+                f"readings of {region!r} have shape {probabilities.shape}; give one "
+                f"column for each of the {len(labels)} labels."
+            )
         first = np.array(labels)[probabilities.argmax(axis=1)]
         counts = pd.Series(first).value_counts()
         wanted = preferred.get(region)

@@ -7,12 +7,14 @@ interrupted and given again. The flows take most of the time and use all process
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch.multiprocessing as mp
 
 from nbutils.miniature.train.autokl import polish_decoder, train_autokl
 from nbutils.miniature.train.data import training_scenes
+from nbutils.miniature.train.quality import measure
 from nbutils.miniature.train.stages import SINGLE, STAGES, export_all, load_prepared, train_rank
 
 
@@ -23,14 +25,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=Path("results/train"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "weights")
     parser.add_argument("--processes", type=int, default=2, help="processes of the flows")
-    parser.add_argument("--steps", type=int, default=16_000, help="optimiser steps of the flows")
+    parser.add_argument("--steps", type=int, default=7_200, help="optimiser steps of the flows")
     parser.add_argument("--compile", action="store_true", help="compile the image flow first")
     parser.add_argument("--port", type=int, default=29_511, help="local port of the processes")
     given = parser.parse_args(arguments)
     unknown = set(given.stages) - set(STAGES)
     if unknown:
         parser.error(f"unknown stages {sorted(unknown)}: choose from {', '.join(STAGES)}")
-    data = training_scenes(given.folder)
+    data = training_scenes(given.folder) if set(given.stages) - {"quality"} else None
     for stage in [s for s in STAGES if s in given.stages]:
         if stage in SINGLE:
             SINGLE[stage](data, given.folder)
@@ -41,8 +43,11 @@ def main(arguments: list[str] | None = None) -> None:
             mp.spawn(train_rank, arguments_of_rank, nprocs=given.processes)
         elif stage == "polish":
             polish_decoder(data, train_autokl(data, given.folder), given.folder)
-        else:
+        elif stage == "export":
             export_all(given.folder, given.out)
+        else:
+            for name, value in measure(given.out).items():
+                sys.stdout.write(f"{name:<40} {value:.3f}\n")
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
 def train_flows(
     data: FlowData,
     folder: Path,
-    steps: int = 16_000,
+    steps: int = 7_200,
     image_batch: int = 64,
     text_batch: int = 32,
     rank: int = 0,

@@ -25,7 +25,7 @@ SINGLE = {
     "vdvae": train_vdvae,
     "classifier": train_classifier,
 }
-STAGES = (*SINGLE, "flows", "polish", "export")
+STAGES = (*SINGLE, "flows", "polish", "export", "quality")
 
 
 def load_prepared(folder: Path) -> FlowData:
