@@ -25,7 +25,7 @@ from nbutils.artifacts import ArtifactError
 from nbutils.parameters import ParameterError, explain
 from nbutils.world import World, default_data, find_root, find_world
 
-UPSTREAM = ("sessions", "zscore", "alphas")
+UPSTREAM = ("sessions", "zscore", "alphas", "preset", "n_train")
 """Parameters that decide what an earlier notebook computed; two notebooks must agree on them."""
 
 
