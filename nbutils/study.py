@@ -323,6 +323,8 @@ class Study(BaseModel):
         command = f"python -m nbutils run {notebook.number}"
         if self.world.name != "miniature" or self.subject != 1:
             command += f" --world {self.world.name} --subject {self.subject}"
+        if self.results != find_root() / "results":
+            command += f" --out {self.results}"
         return f"{path}: not there yet; {notebook.name} makes it (`{command}`)"
 
     # --- provenance

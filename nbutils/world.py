@@ -20,7 +20,7 @@ PUBLISHED_ALPHAS = {
     "vdvae": 50_000.0,
     "clip_text": 100_000.0,
     "clip_image": 60_000.0,
-    # UniBrain does not state the two below; the image context's value is our choice.
+    # No source known to us states the two below; the image context's value is our choice.
     "autokl": 60_000.0,
     "optimus": 60_000.0,
 }

@@ -91,8 +91,8 @@ TABLES: dict[str, PublishedTable] = {
             "UniBrain": (.169, .245, .222, 85.3),
         },
         f"{_UNIBRAIN}, table 2",
-        "Read off the printed table. CLIP in percent, not defined there; two-way identification in "
-        "CLIP's text space is the plausible reading.",
+        "Read off the printed table. CLIP in percent, its definition not known to us; two-way "
+        "identification in CLIP's text space is the plausible reading.",
     ),
     "unibrain_image_ablation": PublishedTable(
         "UniBrain, images, subject 1: which inputs are used", IMAGE_COLUMNS,
@@ -163,7 +163,9 @@ TABLES: dict[str, PublishedTable] = {
             "Versatile Diffusion": (.266, .055, 97.2, 96.6, 99.4, 99.7, .487, .108),
             "SDXL unCLIP": (.676, .232, 99.8, 99.8, 99.7, 99.9, .240, .029),
         },
-        f"{_MINDEYE2}, table 9", "An upper bound for systems that end in Versatile Diffusion.",
+        f"{_MINDEYE2}, table 9",
+        "From the true CLIP image embedding alone, without a start latent: no upper bound on "
+        "PixCorr and SSIM for systems that also decode a layout.",
     ),
     "mindeye2_captions": PublishedTable(
         "MindEye2's comparison, captions, subject 1, against COCO captions",

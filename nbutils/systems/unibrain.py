@@ -2,7 +2,7 @@
 
 No public code exists. From the paper: four ridge regressions, DDIM with 50 steps, strength .75 for
 both flows, mixing .6 for images and .9 for captions, repeated phrases removed from captions. What
-the paper leaves open (guidance, which side has the mixing weight, rescaling, the decoder's
+our sources leave open (guidance, which side has the mixing weight, rescaling, the decoder's
 temperature) is a field of `Settings`, marked there.
 """
 
