@@ -110,7 +110,7 @@ def test_everything_the_package_imports_is_declared():
 
 def test_everything_the_notebooks_import_is_declared():
     code = [
-        re.sub(r"^\s*[%!].*$", "pass", source, flags=re.M)
+        re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M)
         for notebook in notebooks()
         for kind, _, source in notebook.sources()
         if kind == "code"

@@ -178,7 +178,8 @@ def test_nsd_ids_must_match_the_rows(study):
 
 def test_missing_input_names_the_notebook_that_makes_it(study):
     with pytest.raises(
-        ArtifactError, match=r"03_fit_ridge makes it \(`python -m nbutils run 03`\)"
+        ArtifactError,
+        match=r"03_fit_ridge makes it \(`python -m nbutils run 03 --out \S+",
     ):
         study.require("predictions", "clip_image.npy")
 
