@@ -4,7 +4,8 @@
 #   make tutorial            every notebook on the miniature world; says where the results lie
 #   make test                format, lint, imports, spelling, unit tests, the notebooks end to end
 #   make lab                 JupyterLab on the notebooks
-#   make bench               the figures of BENCHMARKS.md
+#   make bench               speed as ratios, three minutes; ARGS="--only ridge,loading"
+#   make bench-full          the same at NSD's size: 10 GB of disk, an hour
 #   make picture             README's picture, from notebook 05
 #   make lint                mend what can be mended
 #   make lock                resolve requirements.lock anew
@@ -21,7 +22,7 @@ UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
 READY := $(VENV)/ready
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: tutorial test lab bench picture lint lock clean setup
+.PHONY: tutorial test lab bench bench-full picture lint lock clean setup
 .DELETE_ON_ERROR:
 
 tutorial: $(READY)
@@ -39,7 +40,10 @@ lab: $(READY)
 	$(BIN)/python -m nbutils lab
 
 bench: $(READY)
-	$(BIN)/python tests/benchmarks.py $(ARGS)
+	$(BIN)/python tests/benchmarks/__main__.py $(ARGS)
+
+bench-full: $(READY)
+	$(BIN)/python tests/benchmarks/full.py $(ARGS)
 
 picture: $(READY)
 	$(BIN)/python -m nbutils run 01 02 03 05
@@ -59,11 +63,11 @@ $(READY): pyproject.toml requirements.lock
 	    { echo "$(PYTHON) is older than 3.11: make $(MAKECMDGOALS) PYTHON=/path/to/newer"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet 'uv>=0.8'
-	$(UV) pip install $(if $(TORCH),--torch-backend $(TORCH)) -c requirements.lock -e '.[dev,lab]'
+	$(UV) pip install $(if $(TORCH),--torch-backend $(TORCH)) -c requirements.lock -e '.[dev,lab,fast]'
 	touch $@
 
 lock:
-	$(UV) pip compile pyproject.toml --extra dev --extra lab --universal --python-version 3.11 \
+	$(UV) pip compile pyproject.toml --extra dev --extra lab --extra fast --universal --python-version 3.11 \
 	    --no-header --no-annotate --no-emit-index-url --upgrade --output-file requirements.lock
 
 clean:

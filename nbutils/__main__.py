@@ -1,4 +1,4 @@
-"""The command line: `python -m nbutils tutorial`, `run`, `lab`, `info`, `make-world`, `convert`."""
+"""The command line: `python -m nbutils`, and then tutorial, run, lab, info, convert or nsd."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from nbutils import nsd_commands
 
 
 def _say(line: str) -> None:
@@ -72,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     convert.add_argument("--out", type=Path, help="networks folder; by default data/networks")
     convert.add_argument("--half", action="store_true", help="write float16: half the disk")
+    nsd_commands.add_commands(commands)
     return parser
 
 
@@ -139,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "info": _show_info,
         "make-world": _make_world,
         "convert": _convert,
+        "nsd": nsd_commands.run,
     }
     try:
         commands[options.command](options)

@@ -22,10 +22,14 @@ from pydantic import (
 
 from nbutils import artifacts, manifest
 from nbutils.artifacts import ArtifactError
+from nbutils.devices import find_device
 from nbutils.parameters import ParameterError, explain
 from nbutils.world import World, default_data, find_root, find_world
 
-UPSTREAM = ("sessions", "zscore", "alphas", "preset", "n_train")
+UPSTREAM = (
+    *("sessions", "zscore", "alphas", "alpha_per", "preset", "n_train"),
+    "vdvae_layers",
+)
 """Parameters that decide what an earlier notebook computed; two notebooks must agree on them."""
 
 
@@ -71,8 +75,12 @@ class Study(BaseModel):
     snr, repeats : float, int
         Of a simulated recording: factor on its signal, and how often each image is shown. A world
         made with other than the usual values needs a `data` folder of its own.
-    sessions : int, optional
-        Read only the first so many sessions; by default all.
+    sessions : int or str, optional
+        Read only the first so many sessions, or `"5-20"`, or `"classic"` (all but the last three,
+        as in the papers up to 2023); by default all.
+    accept_terms : bool
+        True says that you read and accepted the terms of NSD (`python -m nbutils nsd terms`):
+        what is missing is then downloaded. Simulated brains have no terms.
     n_images : int, optional
         Decode only the first so many test images; by default all.
     n_train : int, optional
@@ -91,10 +99,15 @@ class Study(BaseModel):
         the one we would defend.
     rescale : {"none", "train_cv", "test_stats"}, optional
         How predicted features regain their spread; by default the preset's.
-    alphas : {"published", "cv"}
-        Ridge penalties: the published ones, or chosen on training images.
-    file_format : {"auto", "nii.gz", "hdf5"}
-        Which of the two betas files to read.
+    alphas : {"published", "gcv", "loo"}
+        Ridge penalties: the published ones, or chosen on training images by generalised
+        cross-validation (all targets) or exact leave-one-out (a random subset of targets).
+    alpha_per : {"feature", "target"}
+        One chosen penalty for each feature space, or one for each of its numbers.
+    vdvae_layers : int, optional
+        How many of VDVAE's latent layers are decoded; by default the world's.
+    file_format : {"auto", "nii.gz", "hdf5", "masked"}
+        Which betas files to read; `"auto"` takes the fastest that is on disk.
     zscore : {"published", "session"}
         Statistics over all training images, or within each session.
     rois : list of str, optional
@@ -134,7 +147,8 @@ class Study(BaseModel):
     results: PathField | None = None
     snr: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     repeats: Annotated[int, Field(ge=1, le=3)] = 3
-    sessions: Count | None = None
+    sessions: Count | str | None = None
+    accept_terms: bool = False
     n_images: Count | None = None
     n_train: Annotated[int, Field(ge=2)] | None = None
     batch_size: Count = 32
@@ -146,8 +160,10 @@ class Study(BaseModel):
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     preset: Literal["published", "careful"] = "careful"
     rescale: Literal["none", "train_cv", "test_stats"] | None = None
-    alphas: Literal["published", "cv"] = "published"
-    file_format: Literal["auto", "nii.gz", "hdf5"] = "auto"
+    alphas: Literal["published", "gcv", "loo"] = "published"
+    alpha_per: Literal["feature", "target"] = "feature"
+    vdvae_layers: Count | None = None
+    file_format: Literal["auto", "nii.gz", "hdf5", "masked"] = "auto"
     zscore: Literal["published", "session"] = "published"
     rois: list[str] | None = None
     n_seeds: Count = 8
@@ -170,10 +186,7 @@ class Study(BaseModel):
             raise ValueError(
                 f"subject={self.subject}: {world.title} has subjects {first} to {last}"
             )
-        if self.sessions and self.sessions > (most := world.sessions_of(self.subject)):
-            raise ValueError(
-                f"sessions={self.sessions}: subject {self.subject} of {world.title} has {most}"
-            )
+        world.session_numbers(self.subject, self.sessions)
         for name in ("snr", "repeats"):
             if world.maker is None and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
@@ -183,7 +196,7 @@ class Study(BaseModel):
         for name in self.rois or ():
             if name not in world.rois:
                 raise ValueError(f"rois={name!r}: {world.title} has {', '.join(world.rois)}")
-        self._settle("device", _find_device(self.device))
+        self._settle("device", find_device(self.device))
         root = find_root()
         self._settle("data", _absolute(self.data or default_data(world), root))
         self._settle("networks", _absolute(self.networks or world.networks, root))
@@ -199,8 +212,15 @@ class Study(BaseModel):
 
     @property
     def session_numbers(self) -> list[int] | None:
-        """The sessions to read, 1-based, or None for all there are."""
-        return None if self.sessions is None else list(range(1, self.sessions + 1))
+        """The sessions to read, 1-based, or None for all there are on disk."""
+        if self.sessions is None:
+            return None
+        return self.world.session_numbers(self.subject, self.sessions)
+
+    @property
+    def n_vdvae_layers(self) -> int:
+        """How many of VDVAE's latent layers are decoded from the brain."""
+        return self.vdvae_layers or self.world.vdvae_layers
 
     # --- randomness
 
@@ -218,9 +238,22 @@ class Study(BaseModel):
     # --- files
 
     def prepare(self) -> Path:
-        """Make this subject's data if the world can and they are missing; return their root."""
+        """Make or, with `accept_terms`, fetch what is missing of the data; return their root."""
         recording = {"snr": self.snr, "repeats": self.repeats} if self.world.maker else {}
-        return self.world.prepare(self.data, self.subject, **recording)
+        return self.world.prepare(
+            self.data, self.subject, self.sessions, self.accept_terms, **recording
+        )
+
+    def prepare_other(self, subject: int) -> bool:
+        """Say whether another subject's data are there, after making them if they are simulated.
+
+        A recorded subject is never fetched here: tens of gigabytes for a control would surprise.
+        """
+        if self.world.maker is None:
+            folder = self.data / f"nsddata_betas/ppdata/subj{subject:02d}"
+            return next(folder.rglob("betas_session01.*"), None) is not None
+        self.model_copy(update={"subject": subject}).prepare()
+        return True
 
     def path(self, kind: str, name: str = "") -> Path:
         """Return `results/<world>/subjNN/<kind>/<name>`, whether or not it exists."""
@@ -364,24 +397,3 @@ class Study(BaseModel):
 def _absolute(path: Path, root: Path) -> Path:
     path = Path(os.path.expanduser(path))
     return path if path.is_absolute() else root / path
-
-
-def _find_device(device: str) -> str:
-    """Return the device to use, after checking that it is there."""
-    if device == "cpu":
-        return device
-    import torch  # only here: two seconds that a CPU run's checks need not wait for
-
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if device == "auto":
-        return "cuda" if cuda else "mps" if mps else "cpu"
-    kind, _, index = device.partition(":")
-    if kind not in ("cuda", "mps") or (index and not index.isdigit()):
-        raise ValueError(f"device={device!r}: say 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'")
-    if not (cuda if kind == "cuda" else mps):
-        raise ValueError(f"device={device!r}: torch finds no such device here; say 'auto' or 'cpu'")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device={device!r}: there are {torch.cuda.device_count()} GPUs, from 0 on"
-        )
-    return device

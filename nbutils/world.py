@@ -55,7 +55,9 @@ class World:
     alpha_scale : float
         Factor on the published ridge penalties.
     maker : str or None
-        `module:function` that makes the data on first use; None where the reader brings them.
+        `module:function` that makes the data on first use; None where brains were recorded.
+    fetcher : str or None
+        `module:function` that downloads a subject's data; None where there is nothing to get.
     vocabulary : str or None
         `module:mapping` of category -> words that name it in a caption, in the order of the
         classifier's outputs; None where no such list was drawn up.
@@ -73,6 +75,7 @@ class World:
     guidance_scale: float
     alpha_scale: float
     maker: str | None
+    fetcher: str | None = None
     vocabulary: str | None = None
 
     @property
@@ -92,8 +95,49 @@ class World:
         """Return how many sessions `subject` has."""
         return self.sessions[self.subjects.index(subject)]
 
-    def prepare(self, root: Path, subject: int, **recording: float) -> Path:
-        """Make the brain data under `root` if this world can and they are not there.
+    def session_numbers(self, subject: int, sessions: int | str | None) -> list[int]:
+        """Return the sessions (1-based, ascending) that a short description means.
+
+        Parameters
+        ----------
+        subject : int
+            1-based.
+        sessions : int, str or None
+            The first so many; or ranges such as `"5-20"` and `"1,3,7-9"`; or `"classic"`, all but
+            the last three, which NSD withheld until 2023 (subject 1: 37 sessions, 8,859 training
+            and 982 test images); or `"full"` or None, all (9,000 and 1,000).
+
+        Raises
+        ------
+        ValueError
+            If it means nothing, or a session that the subject does not have.
+        """
+        last = self.sessions_of(subject)
+        text = {None: f"1-{last}", "full": f"1-{last}", "classic": f"1-{last - 3}"}.get(
+            sessions, f"1-{sessions}" if isinstance(sessions, int) else sessions
+        )
+        try:
+            numbers = _read_ranges(text)
+        except ValueError:
+            raise ValueError(
+                f"sessions={sessions!r}: say how many, or ranges such as '1-10,12', "
+                "or 'classic' or 'full'"
+            ) from None
+        if numbers[0] < 1 or numbers[-1] > last:
+            raise ValueError(
+                f"sessions={sessions!r}: subject {subject} of {self.title} has {last}, from 1"
+            )
+        return numbers
+
+    def prepare(
+        self,
+        root: Path,
+        subject: int,
+        sessions: int | str | None = None,
+        accept_terms: bool = False,
+        **recording: float,
+    ) -> Path:
+        """Make or fetch what is missing of a subject's data under `root`.
 
         Parameters
         ----------
@@ -101,6 +145,10 @@ class World:
             Folder in NSD's on-disk layout.
         subject : int
             1-based.
+        sessions : int, str or None
+            Which sessions a download brings, see `session_numbers`.
+        accept_terms : bool
+            Whether the user read and accepted the data's terms. Nothing is downloaded otherwise.
         **recording
             What a simulated recording lets one choose, such as `snr` and `repeats`.
 
@@ -116,12 +164,27 @@ class World:
         """
         if self.maker is not None:
             _find_object(self.maker)(root, subjects=(subject,), **recording)
+        elif self.fetcher is not None and accept_terms:
+            numbers = self.session_numbers(subject, sessions)
+            _find_object(self.fetcher)(root, subject, numbers, accept_terms=True)
         elif not (root / "nsddata").is_dir():
             raise FileNotFoundError(
-                f"{root}: no {self.title} data here; data/README.md says how to get access and "
-                "where the files go, or use world='miniature', which needs none"
+                f"{root}: no {self.title} data here; `python -m nbutils nsd fetch --subject "
+                f"{subject}` shows the terms and gets them (data/README.md says what and how "
+                "much), or use world='miniature', which needs none"
             )
         return root
+
+
+def _read_ranges(text: str) -> list[int]:
+    """Read "1,3,7-9"; raises ValueError where it is no such list or names a number twice."""
+    numbers = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        numbers += range(int(first), int(last if dash else first) + 1)
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(text)
+    return sorted(numbers)
 
 
 WORLDS = {
@@ -153,6 +216,7 @@ WORLDS = {
         guidance_scale=7.5,
         alpha_scale=1.0,
         maker=None,
+        fetcher="nbutils.nsd.download:fetch",
     ),
 }
 

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import matplotlib.pyplot as plt
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from matplotlib.colors import to_hex
@@ -14,7 +15,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 from nbutils import figures
-from nbutils.metrics.bootstrap import Score, table
+from nbutils.metrics.bootstrap import Score
+from nbutils.metrics.bootstrap import table as score_table
 from nbutils.metrics.published import find_table
 from nbutils.miniature import scenes
 from nbutils.nsd.layout import Layout
@@ -310,7 +312,9 @@ def test_prediction_scatter_states_slope_and_correlation(rng):
 @pytest.fixture
 def scores(rng):
     values = {"PixCorr": rng.uniform(0.3, 0.6, 40), "late distance": rng.uniform(0.2, 0.5, 40)}
-    return table(values, chance={"PixCorr": 0.1}, ceiling={"PixCorr": 0.9, "late distance": 0.05})
+    return score_table(
+        values, chance={"PixCorr": 0.1}, ceiling={"PixCorr": 0.9, "late distance": 0.05}
+    )
 
 
 def test_score_table_draws_value_interval_chance_and_ceiling(scores):
@@ -335,7 +339,7 @@ def test_score_table_refuses_tables_of_other_measures(scores):
 
 
 def test_score_table_without_known_chance_or_ceiling_has_neither_mark(rng):
-    drawn = figures.score_table(table({"METEOR": rng.uniform(size=9)}))
+    drawn = figures.score_table(score_table({"METEOR": rng.uniform(size=9)}))
     assert not {"chance", "ceiling"} & set(words(drawn))
 
 
@@ -380,6 +384,125 @@ def test_similarity_matrix_frames_the_right_answers_beside_small_pictures(pictur
         figures.similarity_matrix(matrix[:3])
     with pytest.raises(ValueError, match="2 images for a 5 x 5 matrix"):
         figures.similarity_matrix(matrix, pictures[:2])
+
+
+# --- the experiment
+
+
+@pytest.fixture
+def table(rng):
+    """Return 90 trials of 3 sessions with 2 runs each: every image comes three times."""
+    nsd_id = rng.permutation(np.repeat(np.arange(30), 3))
+    made = pd.DataFrame({"session": np.repeat([4, 5, 6], 30), "run": np.tile([1, 2], 45)})
+    made = made.sort_values(["session", "run"], ignore_index=True).assign(nsd_id=nsd_id)
+    return made.assign(repeat=made.groupby("nsd_id").cumcount(), shared=made["nsd_id"] < 6)
+
+
+def test_sessions_are_stacked_from_first_to_later_showings_in_percent(table):
+    ax = figures.showings_by_session(table)
+    for kind, bars in enumerate(ax.containers):
+        for session, bar in zip((4, 5, 6), bars, strict=True):
+            here = table[table["session"] == session]
+            share = 100 * (here["repeat"] == kind).mean()
+            assert bar.get_height() == pytest.approx(share)
+            assert bar.get_x() + bar.get_width() / 2 == pytest.approx(session)
+            assert bar.get_y() == pytest.approx(100 * (here["repeat"] < kind).mean())
+    shared = 100 * table.groupby("session")["shared"].mean()
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), np.c_[shared.index, shared])
+    assert {"first", "second", "third", "shared images"} <= set(words(ax))
+
+
+def test_raster_has_one_cell_per_trial_of_the_first_session(table):
+    ax = figures.trial_raster(table)
+    first = table[table["session"] == 4].reset_index(drop=True)
+    cells = ax.collections[0].get_array()
+    assert cells.shape == (2, 15)
+    np.testing.assert_array_equal(cells.ravel(), first["repeat"])
+    column, row = ax.lines[0].get_xdata(), ax.lines[0].get_ydata()
+    marked = np.zeros((2, 15), bool)
+    marked[row.astype(int) - 1, column.astype(int) - 1] = True
+    np.testing.assert_array_equal(marked.ravel(), first["shared"])
+    assert ax.get_ylim()[0] > ax.get_ylim()[1], "the first run is on top"
+    assert figures.trial_raster(table, 6).get_title(loc="left") == "session 6"
+
+
+def test_runs_of_unequal_length_leave_cells_empty(table):
+    ax = figures.trial_raster(table.drop(index=29))
+    cells = np.ma.masked_invalid(ax.collections[0].get_array())
+    assert cells.shape == (2, 15) and cells.count() == 29 and cells.mask[1, 14]
+
+
+def test_experiment_figures_refuse_another_table(table):
+    with pytest.raises(ValueError, match="session=9: the table has no trial of it"):
+        figures.trial_raster(table, 9)
+    with pytest.raises(ValueError, match="has no repeat: give what"):
+        figures.showings_by_session(table.drop(columns="repeat"))
+    with pytest.raises(ValueError, match="has no rows"):
+        figures.showings_by_session(table.iloc[:0])
+
+
+def test_reliability_shows_every_known_voxel_and_medians_of_equal_bins(rng):
+    expected = rng.uniform(0, 0.6, 240)
+    measured = expected + rng.normal(0, 0.02, 240)
+    measured[:3] = np.nan
+    ax = figures.reliability_scatter(expected, measured)
+    dots, identity, medians = ax.lines[:3]
+    np.testing.assert_array_equal(dots.get_xydata(), np.c_[expected, measured][3:])
+    np.testing.assert_array_equal(identity.get_xdata(), identity.get_ydata())
+    x, y = medians.get_data()
+    assert len(x) == 12 and (np.diff(x) > 0).all()
+    np.testing.assert_allclose(y, x, atol=0.03)
+    lowest = np.sort(expected[3:])[:20]
+    assert x[0] == pytest.approx(np.median(lowest))
+    assert any(text.startswith("237 voxels, r = ") for text in words(ax))
+    with pytest.raises(ValueError, match="one value per voxel"):
+        figures.reliability_scatter(expected, measured[:9])
+    with pytest.raises(ValueError, match="nothing to compare"):
+        figures.reliability_scatter([0.1, np.nan], [np.nan, 0.1])
+
+
+# --- what limits a prediction
+
+
+def test_accuracy_stands_beside_the_median_ceiling_of_each_region(rng):
+    ceilings = rng.uniform(0, 80, 50)
+    ceilings[0] = np.nan
+    regions = {"V1": np.arange(50) < 20, "faces": np.arange(50) >= 30}
+    scores = {"clip_image": [0.4, 0.6], "autokl": [0.5, 0.2]}
+    drawn = figures.accuracy_by_region(scores, regions, ceilings)
+    left, right = drawn.axes
+    dots = [line for line in left.lines if line.get_linestyle() == "None"]
+    assert [list(line.get_xdata()) for line in dots] == list(scores.values())
+    rows = np.array([line.get_ydata() for line in dots])
+    np.testing.assert_array_equal(rows.round(), [[0, 1], [0, 1]])
+    medians = [np.nanmedian(ceilings[inside]) for inside in regions.values()]
+    np.testing.assert_allclose([bar.get_width() for bar in right.patches], medians)
+    assert {"V1 (20)", "faces (20)", "$C_I$ clip_image", "$Z_I$ autokl"} <= set(words(drawn))
+    with pytest.raises(ValueError, match=r"scores\['autokl'\] has shape \(1,\)"):
+        figures.accuracy_by_region({"autokl": [0.1]}, regions, ceilings)
+    with pytest.raises(ValueError, match=r"regions\['V1'\]: give one bool for each of 50 voxels"):
+        figures.accuracy_by_region(scores, {"V1": np.arange(50)}, ceilings)
+
+
+def test_region_without_a_known_ceiling_has_no_bar():
+    regions = {"V1": np.array([True, False]), "food": np.array([False, False])}
+    scores = {"optimus": [0.3, np.nan]}
+    drawn = figures.accuracy_by_region(scores, regions, [40.0, np.nan])
+    assert {" 40", " –", "food (0)"} <= set(words(drawn))
+
+
+def test_company_curves_go_through_the_medians_of_their_draws(rng):
+    counts = [10, 50, 200]
+    changes = {"test_stats": rng.uniform(1, 30, (3, 7)), "train_cv": np.zeros((3, 7))}
+    ax = figures.change_with_company(counts, changes)
+    for line, values in zip(ax.lines, changes.values(), strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), counts)
+        np.testing.assert_allclose(line.get_ydata(), np.median(values, axis=1))
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() == changes["test_stats"].min() and band.max() == changes["test_stats"].max()
+    assert ax.get_ylim()[0] == 0 and {"10", "50", "200", "train_cv"} <= set(words(ax))
+    with pytest.raises(ValueError, match=r"changes\['a'\] has shape \(2, 7\)"):
+        figures.change_with_company(counts, {"a": np.zeros((2, 7))})
 
 
 # --- brains

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pandas as pd
@@ -114,8 +115,64 @@ def test_first_sessions_are_numbered_from_one():
     assert Study(device="cpu").session_numbers is None
 
 
+@pytest.mark.parametrize(
+    ("subject", "sessions", "first", "last", "n"),
+    [
+        (1, "classic", 1, 37, 37),
+        (3, "classic", 1, 29, 29),
+        (4, "classic", 1, 27, 27),
+        (6, "full", 1, 32, 32),
+        (1, "5-20", 5, 20, 16),
+        (1, "1,3,7-9", 1, 9, 5),
+        (1, "4", 4, 4, 1),
+        (8, 2, 1, 2, 2),
+    ],
+)
+def test_sessions_are_chosen_by_number_range_or_name(subject, sessions, first, last, n):
+    numbers = Study(world="nsd", device="cpu", subject=subject, sessions=sessions).session_numbers
+    assert (numbers[0], numbers[-1], len(numbers)) == (first, last, n)
+
+
+def test_classic_sessions_are_those_of_the_papers_before_the_full_release():
+    nsd = find_world("nsd")
+    counts = [len(nsd.session_numbers(subject, "classic")) for subject in nsd.subjects]
+    assert counts == [37, 37, 29, 27, 37, 29, 37, 27]
+
+
+@pytest.mark.parametrize("sessions", ["", "all", "3-", "5-2", "1,1", "0", "1-33", "-2"])
+def test_impossible_sessions_are_refused_with_what_is_possible(sessions):
+    with pytest.raises(ParameterError, match=r"sessions='.*(ranges such as|has 32)"):
+        Study(world="nsd", device="cpu", subject=3, sessions=sessions)
+
+
+def test_data_are_fetched_only_by_who_accepted_the_terms(tmp_path, monkeypatch):
+    asked = []
+    download = types.ModuleType("download")
+    download.fetch = lambda *given, **wishes: asked.append((given, wishes))
+    monkeypatch.setitem(sys.modules, "nbutils.nsd.download", download)
+    chosen = {"world": "nsd", "device": "cpu", "subject": 2, "sessions": 3, "data": tmp_path}
+    (tmp_path / "nsddata").mkdir()
+    Study(**chosen).prepare()
+    assert asked == []
+    Study(**chosen, accept_terms=True).prepare()
+    assert asked == [((tmp_path, 2, [1, 2, 3]), {"accept_terms": True})]
+
+
+def test_another_subject_is_made_if_simulated_and_never_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr(write_world, "make", lambda root, **wishes: None)
+    assert Study(device="cpu", data=tmp_path).prepare_other(2)
+    recorded = Study(world="nsd", device="cpu", data=tmp_path, accept_terms=True)
+    assert not recorded.prepare_other(2)
+    folder = tmp_path / "nsddata_betas/ppdata/subj02/func1pt8mm/betas_fithrf_GLMdenoise_RR"
+    folder.mkdir(parents=True)
+    (folder / "betas_session01.nii.gz").touch()
+    assert recorded.prepare_other(2)
+
+
 def test_a_world_without_its_data_says_where_to_get_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no NSD data here; data/README.md"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no NSD data here; `python -m nbutils nsd fetch --subject 1`"
+    ):
         Study(world="nsd", device="cpu", data=tmp_path / "none").prepare()
     assert not (tmp_path / "none").exists()
 
@@ -230,8 +287,8 @@ def test_artifact_of_another_subject_is_refused(study, tmp_path):
 
 def test_artifact_made_with_other_upstream_parameters_is_refused(study):
     where = {"device": "cpu", "results": study.results}
-    Study(**where, alphas="cv").save("predictions", "clip_image.npy", np.zeros(3))
-    with pytest.raises(ArtifactError, match=r"alphas='cv'.*alphas='published'; run 03_fit_ridge"):
+    Study(**where, alphas="gcv").save("predictions", "clip_image.npy", np.zeros(3))
+    with pytest.raises(ArtifactError, match=r"alphas='gcv'.*alphas='published'; run 03_fit_ridge"):
         Study(**where, alphas="published").load("predictions", "clip_image.npy")
     # A notebook that does not set the parameter takes what is there.
     assert len(Study(**where).load("predictions", "clip_image.npy")) == 3

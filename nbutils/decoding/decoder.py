@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nbutils.decoding.features import Features
+from nbutils.decoding.blocks import write_npy
 from nbutils.decoding.rescale import MODES, Statistics, describe, describe_predictions, rescale
 from nbutils.decoding.ridge import RidgeOperator
+from nbutils.decoding.store import Features
 
 Float = NDArray[np.float32]
 
@@ -21,7 +24,7 @@ class Decoder:
     ----------
     operator : ridge on the training responses, with their nsd_ids
     features : name -> stored features of (at least) the training images
-    alphas : name -> ridge penalty
+    alphas : name -> ridge penalty, or an array of the feature's shape with a penalty for each value
     mode : how predictions regain their spread, see `nbutils.decoding.rescale.rescale`
 
     Raises
@@ -34,7 +37,7 @@ class Decoder:
         self,
         operator: RidgeOperator,
         features: Mapping[str, Features],
-        alphas: Mapping[str, float],
+        alphas: Mapping[str, float | ArrayLike],
         mode: str = "none",
     ) -> None:
         missing = [name for name in features if name not in alphas]
@@ -64,6 +67,7 @@ class Decoder:
         *,
         mode: str | None = None,
         progress: bool = False,
+        folder: str | Path | None = None,
     ) -> dict[str, Float]:
         """Predict features from responses.
 
@@ -74,24 +78,52 @@ class Decoder:
         mode : "none", "train_cv" or "test_stats" instead of the decoder's own; synthetic patterns
             are decoded with "none" and scaled by `nbutils.synthetic.normalise`
         progress : show a progress bar for each feature
+        folder : where ``<name>.npy`` are written, so that predictions need no memory
 
         Returns
         -------
-        predicted : name -> (n, ...) float32
+        predicted : name -> (n, ...) float32, with `folder` read-only memory maps
         """
         mode = self.mode if mode is None else mode
-        predicted = {}
-        for name in self.features if names is None else names:
-            values = self.operator.predict(
-                responses, self._find(name), self.alphas[name], progress=progress
-            )
-            predicted[name] = rescale(
-                values,
-                mode,
-                targets=None if mode == "none" else self.describe_training(name),
-                predictions=lambda name=name: self._describe_left_out(name),
-            )
-        return predicted
+        names = list(self.features if names is None else names)
+        decode = self._decode_memory if folder is None else self._decode_folder
+        found = {}
+        # Features of one penalty follow each other: the operator keeps one factor.
+        for name in sorted(names, key=lambda name: self._order(name)):
+            found[name] = decode(responses, name, mode, progress, folder)
+        return {name: found[name] for name in names}
+
+    def _decode_memory(
+        self, responses: ArrayLike, name: str, mode: str, progress: bool, folder: None
+    ) -> Float:
+        targets, alpha = self._find(name), self.alphas[name]
+        values = self.operator.predict(responses, targets, alpha, progress=progress)
+        return rescale(values, mode, **self._statistics(name, mode), out=values)
+
+    def _decode_folder(
+        self, responses: ArrayLike, name: str, mode: str, progress: bool, folder: str | Path
+    ) -> Float:
+        path, targets, alpha = Path(folder) / f"{name}.npy", self._find(name), self.alphas[name]
+        if mode == "none":
+            return self.operator.predict(responses, targets, alpha, progress=progress, out=path)
+        plain = path.with_name(f"{name}.plain.npy")
+        try:
+            values = self.operator.predict(responses, targets, alpha, progress=progress, out=plain)
+            with write_npy(path, values.shape) as array:
+                rescale(values, mode, **self._statistics(name, mode), out=array)
+        finally:
+            plain.unlink(missing_ok=True)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def _statistics(self, name: str, mode: str) -> dict[str, Any]:
+        return {
+            "targets": None if mode == "none" else self.describe_training(name),
+            "predictions": lambda: self._describe_left_out(name),
+        }
+
+    def _order(self, name: str) -> float:
+        self._find(name)
+        return float(np.max(self.alphas[name]))
 
     def _describe_left_out(self, name: str) -> Statistics:
         if name not in self._left_out:

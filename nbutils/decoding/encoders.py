@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 FEATURES = ("clip_image", "clip_text", "autokl", "optimus", "vdvae")
 FROM_CAPTIONS = ("clip_text", "optimus")
 
-Encode = Callable[[NDArray[np.uint8], Sequence[Sequence[str]], NDArray[np.int64]], Any]
+Encode = Callable[[NDArray[np.uint8] | None, Sequence[Sequence[str]], NDArray[np.int64]], Any]
+"""``(images, captions, nsd_ids) -> (n, ...)``; features of captions need no images."""
 
 
 class FeatureOptions(BaseModel):
@@ -39,6 +40,32 @@ class FeatureOptions(BaseModel):
     )
     seed: int = Field(0, ge=0, description="seed of the draws, combined with each nsd_id")
 
+    def of(self, name: str) -> dict[str, Any]:
+        """The options that one kind of features depends on.
+
+        The others can change and its files stay valid; a seed matters where something is drawn.
+        """
+        fields = {
+            "clip_text": ["captions"],
+            "optimus": ["captions"],
+            "autokl": ["autokl_latent"],
+            "vdvae": ["vdvae_layers", "vdvae_latents"],
+        }.get(name, [])
+        chosen = {field: getattr(self, field) for field in fields}
+        return chosen | ({"seed": self.seed} if "sample" in chosen.values() else {})
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is not one of `FEATURES`.
+
+    Raises
+    ------
+    ValueError
+        Names the choices.
+    """
+    if name not in FEATURES:
+        raise ValueError(f"feature {name!r}: choose one of {', '.join(FEATURES)}.")
+
 
 def encoder(name: str, networks: Any, options: FeatureOptions) -> Encode:
     """Function ``(images, captions, nsd_ids) -> (n, ...)`` that computes one kind of features.
@@ -52,10 +79,11 @@ def encoder(name: str, networks: Any, options: FeatureOptions) -> Encode:
     Raises
     ------
     ValueError
-        If the name is unknown.
+        If the name is unknown, or the VDVAE has fewer layers than the options ask for.
     """
-    if name not in FEATURES:
-        raise ValueError(f"feature {name!r}: choose one of {', '.join(FEATURES)}.")
+    check_name(name)
+    if name == "vdvae" and options.vdvae_layers is not None:
+        networks.vdvae.count_features(options.vdvae_layers)
     encode = {
         "clip_image": _encode_clip_image,
         "clip_text": _encode_clip_text,
@@ -65,7 +93,7 @@ def encoder(name: str, networks: Any, options: FeatureOptions) -> Encode:
     }[name]
 
     @torch.inference_mode()
-    def run(images: NDArray, captions: Sequence[Sequence[str]], nsd_ids: NDArray) -> Any:
+    def run(images: NDArray | None, captions: Sequence[Sequence[str]], nsd_ids: NDArray) -> Any:
         return encode(networks, options, images, captions, nsd_ids)
 
     return run
@@ -93,7 +121,7 @@ def _encode_clip_image(networks, options, images, captions, nsd_ids):
 
 
 def _encode_clip_text(networks, options, images, captions, nsd_ids):
-    return networks.clip.caption_tokens(_choose(captions, options))
+    return networks.clip.caption_tokens(choose_captions(captions, options))
 
 
 def _encode_autokl(networks, options, images, captions, nsd_ids):
@@ -103,7 +131,7 @@ def _encode_autokl(networks, options, images, captions, nsd_ids):
 
 
 def _encode_optimus(networks, options, images, captions, nsd_ids):
-    chosen = _choose(captions, options)
+    chosen = choose_captions(captions, options)
     latents = networks.optimus.encode([text for texts in chosen for text in texts])
     groups = torch.split(latents, [len(texts) for texts in chosen])
     return torch.stack([group.mean(dim=0) for group in groups])
@@ -117,6 +145,7 @@ def _encode_vdvae(networks, options, images, captions, nsd_ids):
     return networks.vdvae.latents(images, n_layers, sample=True, generator=draws)
 
 
-def _choose(captions: Sequence[Sequence[str]], options: FeatureOptions) -> list[list[str]]:
+def choose_captions(captions: Sequence[Sequence[str]], options: FeatureOptions) -> list[list[str]]:
+    """The captions of each image that are encoded; empty ones are left out."""
     filled = [[text for text in texts if text] for texts in captions]
     return [texts[:1] for texts in filled] if options.captions == "first" else filled

@@ -1,19 +1,24 @@
-"""Features of the frozen networks, stored as memory-mapped float16 arrays with their nsd_ids.
+"""Features of the frozen networks, extracted in one pass over the images.
 
-`extract` writes ``<path>`` (an ``.npy`` file) and ``<path without .npy>.features.json``, which says
-which images the rows belong to. An interrupted extraction leaves ``<path>.part`` and continues
-there; the final names appear only when every row is written. The sidecar also holds a hash of the
-network's weights, so that features of an earlier version are never taken for the present ones.
+Every feature is streamed to ``<name>.npy.part``, row after row, with a marker beside it that says
+how many rows are safe on disk. A run that was killed goes on there and gives the same bytes. The
+final names appear only when every row is written: ``<name>.npy``, and ``<name>.features.json``
+with the images of the rows, a hash of the network's weights and the options, so that features of
+an earlier version are never taken for the present ones.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -21,101 +26,48 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
 from nbutils.artifacts import hash_file
-from nbutils.decoding.encoders import FROM_CAPTIONS, FeatureOptions, encoder
+from nbutils.decoding.encoders import (
+    FROM_CAPTIONS,
+    Encode,
+    FeatureOptions,
+    check_name,
+    choose_captions,
+    encoder,
+)
+from nbutils.decoding.store import Features, open_features, sidecar
+
+__all__ = ["Features", "extract", "open_features"]
 
 Captions = Sequence[Sequence[str]]
-Encode = Callable[[NDArray[np.uint8], Captions, NDArray[np.int64]], NDArray]
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features of one frozen network, one row per image.
-
-    Parameters
-    ----------
-    array : (n_images, ...) float16, usually a read-only memory map
-    nsd_id : (n_images,) int64, the image of each row
-    """
-
-    array: NDArray
-    nsd_id: NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        if len(self.array) != len(self.nsd_id):
-            raise ValueError(
-                f"{len(self.array)} rows of features for {len(self.nsd_id)} nsd_ids; the file and "
-                "its sidecar do not belong together, extract the features again."
-            )
-        if len(np.unique(self.nsd_id)) != len(self.nsd_id):
-            raise ValueError("nsd_id holds an image twice; features have one row per image.")
-
-    def rows(self, nsd_ids: ArrayLike) -> NDArray[np.int64]:
-        """Positions of images, in the order asked.
-
-        Raises
-        ------
-        ValueError
-            If an image has no row here.
-        """
-        wanted = np.asarray(nsd_ids, dtype=np.int64)
-        order = np.argsort(self.nsd_id)
-        place = np.searchsorted(self.nsd_id, wanted, sorter=order)
-        rows = order[np.minimum(place, len(order) - 1)]
-        missing = wanted[self.nsd_id[rows] != wanted]
-        if len(missing):
-            raise ValueError(
-                f"{len(missing)} of {len(wanted)} images have no features here (nsd_id "
-                f"{missing[0]} is the first); extract the features of these images."
-            )
-        return rows
-
-    def take(self, nsd_ids: ArrayLike) -> NDArray[np.float32]:
-        """Features of the images asked, in that order, as (n, ...) float32 in memory."""
-        return np.asarray(self.array[self.rows(nsd_ids)], dtype=np.float32)
-
-
-def open_features(path: str | Path) -> Features:
-    """Open stored features without reading them into memory.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the array or its sidecar is not there.
-    """
-    path = Path(path)
-    for file in (path, _sidecar(path)):
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"{file} does not exist; extract the features first (02_extract_features)."
-            )
-    record = json.loads(_sidecar(path).read_text())
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return Features(array, np.asarray(record["nsd_id"], dtype=np.int64))
 
 
 def extract(
-    name: str,
+    names: Sequence[str],
     networks: Any,
     stimuli: Any,
     captions: Captions | None,
     nsd_ids: ArrayLike,
-    path: str | Path,
+    folder: str | Path,
     *,
     options: FeatureOptions | None = None,
     batch_size: int = 64,
     replace: bool = False,
     progress: bool = True,
-) -> Features:
-    """Run one frozen network over all images and store what it says.
+) -> dict[str, Features]:
+    """Run frozen networks over all images and store what they say.
+
+    Each image is read once for all networks, while they work on the batch before. A feature that
+    is finished costs nothing; one that was interrupted goes on at its last whole batch. With the
+    same `batch_size` the files hold the same bytes as without the interruption.
 
     Parameters
     ----------
-    name : "clip_image", "clip_text", "autokl", "optimus" or "vdvae"
+    names : of "clip_image", "clip_text", "autokl", "optimus", "vdvae"
     networks : what `nbutils.networks.loading.load` returns
     stimuli : indexable by an array of nsd_ids, giving (n, H, W, 3) uint8 images
     captions : for each nsd_id a list of captions; None for features of images
     nsd_ids : (n_images,) int, images without repetition
-    path : where the ``.npy`` file goes
+    folder : where ``<name>.npy`` and ``<name>.features.json`` go
     options : how images and captions are encoded; the careful choices by default
     batch_size : images at a time
     replace : whether a finished file of other images, weights or options is written anew; by
@@ -124,99 +76,241 @@ def extract(
 
     Returns
     -------
-    features : memory-mapped, float16
+    features : for each name, memory-mapped float16 with one row per image
 
     Raises
     ------
     ValueError
-        If the name is unknown, captions are missing, or the file holds other features and
-        `replace` was not asked for.
+        If a name is unknown, captions are missing, a value is too large for float16, or a file
+        holds other features and `replace` was not asked for.
+    OSError
+        If the disk is too small for what is still to be written.
     """
-    ids, path = np.asarray(nsd_ids, dtype=np.int64), Path(path)
+    ids, folder = np.asarray(nsd_ids, dtype=np.int64), Path(folder)
     options = options or FeatureOptions()
-    encode = encoder(name, networks, options)
-    _check_captions(name, captions, ids)
-    record = {"feature": name, "options": options.model_dump(), "nsd_id": ids.tolist()}
-    record["weights"] = _hash_weights(name, networks)
-    if path.is_file() and _sidecar(path).is_file():
-        if json.loads(_sidecar(path).read_text()) == record:
-            return open_features(path)
-        if not replace:
+    _check(names, captions, ids)
+    weights = _hash_weights(names, networks)
+    parts = []
+    for name in names:
+        record = _describe(name, options, stimuli, captions, ids) | {"weights": weights[name]}
+        if not _is_finished(folder / f"{name}.npy", record, replace):
+            parts.append(_Part(folder / f"{name}.npy", record, encoder(name, networks, options)))
+    if parts:
+        folder.mkdir(parents=True, exist_ok=True)
+        _run(parts, stimuli, captions, ids, batch_size, progress)
+    return {name: open_features(folder / f"{name}.npy") for name in names}
+
+
+def _check(names: Sequence[str], captions: Captions | None, ids: NDArray) -> None:
+    if isinstance(names, str):
+        raise ValueError(f"names={names!r}: give a list of names, such as [{names!r}].")
+    for name in names:
+        check_name(name)
+        if name in FROM_CAPTIONS and (captions is None or len(captions) != len(ids)):
+            found = "none" if captions is None else str(len(captions))
             raise ValueError(
-                f"{path} holds other features (other images, network or options); remove it, "
-                "choose another path, or say replace=True."
+                f"{name} needs one list of captions for each of {len(ids)} images, got {found}."
             )
-    _write(path, record, stimuli, captions, encode, batch_size, progress)
-    return open_features(path)
+    if set(names) & set(FROM_CAPTIONS):
+        empty = [int(i) for i, texts in zip(ids, captions or (), strict=True) if not any(texts)]
+        if empty:
+            raise ValueError(
+                f"{len(empty)} images have no caption (nsd_id {empty[0]} is the first); leave "
+                "these images out or fetch their captions."
+            )
+    if not len(ids):
+        raise ValueError("nsd_ids is empty; name the images whose features are wanted.")
+    if len(np.unique(ids)) != len(ids):
+        raise ValueError("nsd_ids name an image twice; features have one row per image.")
 
 
-def _check_captions(name: str, captions: Captions | None, ids: NDArray) -> None:
-    if name not in FROM_CAPTIONS:
-        return
-    if captions is None or len(captions) != len(ids):
-        found = "none" if captions is None else str(len(captions))
-        raise ValueError(
-            f"{name} needs one list of captions for each of {len(ids)} images, got {found}."
-        )
-    empty = [int(i) for i, texts in zip(ids, captions, strict=True) if not any(texts)]
-    if empty:
-        raise ValueError(f"{len(empty)} images have no caption (nsd_id {empty[0]} is the first).")
-
-
-def _hash_weights(name: str, networks: Any) -> str | None:
-    """Hash of the file that holds a feature's network; None for networks without a directory."""
+def _hash_weights(names: Sequence[str], networks: Any) -> dict[str, str | None]:
+    """Hash of the file of each feature's network; None for networks without a directory."""
     directory = getattr(networks, "directory", None)
-    network = name.removesuffix("_image").removesuffix("_text")
-    file = Path(directory or ".", f"{network}.safetensors")
-    return hash_file(file) if directory is not None and file.is_file() else None
+    network = {name: name.removesuffix("_image").removesuffix("_text") for name in names}
+    hashes = {}
+    for one in set(network.values()):  # CLIP's two towers share a large file
+        file = Path(directory or ".", f"{one}.safetensors")
+        hashes[one] = hash_file(file) if directory is not None and file.is_file() else None
+    return {name: hashes[one] for name, one in network.items()}
 
 
-def _write(
-    path: Path,
-    record: dict,
+def _describe(
+    name: str, options: FeatureOptions, stimuli: Any, captions: Captions | None, ids: NDArray
+) -> dict:
+    """What decides the values of a feature, weights excepted, as it is kept beside the array."""
+    record = {"feature": name, "options": options.of(name), "nsd_id": ids.tolist()}
+    if name in FROM_CAPTIONS:
+        return record | {"captions": _digest(choose_captions(captions or (), options))}
+    return record | {"images": getattr(stimuli, "source", None)}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _is_finished(path: Path, record: dict, replace: bool) -> bool:
+    if not (path.is_file() and sidecar(path).is_file()):
+        return False
+    if json.loads(sidecar(path).read_text()) == record:
+        _marker(path).unlink(missing_ok=True)  # killed between the last rename and this
+        return True
+    if not replace:
+        raise ValueError(
+            f"{path} holds other features (other images, network or options); remove it, "
+            "choose another folder, or say replace=True."
+        )
+    return False
+
+
+class _Part:
+    """A feature that is being written: rows in order, each batch safe before it is counted.
+
+    The file is written, not mapped: pages of a map that was written to stay in memory until the
+    system takes them back.
+    """
+
+    def __init__(self, path: Path, record: dict, encode: Encode) -> None:
+        self.path, self.record, self.encode = path, record, encode
+        self.name, self.n_rows = record["feature"], len(record["nsd_id"])
+        self.from_images = self.name not in FROM_CAPTIONS
+        self.key = _digest(record)
+        self.file: IO[bytes] | None = None
+        self.row_bytes = 0
+        self.done = self._find_done()
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes still to be written, once the first batch has shown the size of a row."""
+        return (self.n_rows - self.done) * self.row_bytes
+
+    def write(self, values: NDArray[np.float16]) -> None:
+        """Append rows."""
+        if self.file is None:
+            self.file = self._open(values.shape[1:])
+            self.row_bytes = values[:1].nbytes
+        self.file.write(np.ascontiguousarray(values))
+        self.file.flush()
+        # After a power cut the marker must not promise rows that never reached the disk.
+        os.fsync(self.file.fileno())
+        self.done += len(values)
+        _replace_text(_marker(self.path), json.dumps({"record": self.key, "done": self.done}))
+
+    def finish(self) -> None:
+        """Give the files their final names."""
+        self.close()
+        # The sidecar goes first, and never beside an older array: what bears the final name is
+        # whole.
+        self.path.unlink(missing_ok=True)
+        _replace_text(sidecar(self.path), json.dumps(self.record))
+        os.replace(_unfinished(self.path), self.path)
+        _marker(self.path).unlink()
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+    def _find_done(self) -> int:
+        """Rows that an earlier run of the same extraction left on disk."""
+        try:
+            found = json.loads(_marker(self.path).read_text())
+            shape, start = _read_header(_unfinished(self.path))
+            size = _unfinished(self.path).stat().st_size
+        except (FileNotFoundError, ValueError):  # none, or none that can be read
+            return 0
+        if not isinstance(found, dict) or found.get("record") != self.key:
+            return 0
+        done, whole = found["done"], (size - start) // (2 * math.prod(shape[1:]))
+        return done if shape[0] == self.n_rows and done <= whole else 0
+
+    def _open(self, row_shape: tuple[int, ...]) -> IO[bytes]:
+        shape, path = (self.n_rows, *row_shape), _unfinished(self.path)
+        if not self.done:
+            file = path.open("wb")
+            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            return file
+        found, start = _read_header(path)
+        if found != shape:
+            raise ValueError(f"{path} has rows of {found[1:]}, not {row_shape}; remove it.")
+        file = path.open("r+b")
+        # A batch whose marker was never written may be there in part; it is written again.
+        file.truncate(start + self.done * 2 * math.prod(row_shape))
+        file.seek(0, os.SEEK_END)
+        return file
+
+
+def _run(
+    parts: Sequence[_Part],
     stimuli: Any,
     captions: Captions | None,
-    encode: Encode,
+    ids: NDArray,
     batch_size: int,
     progress: bool,
 ) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ids = np.asarray(record["nsd_id"], dtype=np.int64)
-    done, array = _resume(path, record)
-    bar = tqdm(total=len(ids), initial=done, desc=record["feature"], disable=not progress)
-    for start in range(done, len(ids), batch_size):
-        rows = slice(start, min(start + batch_size, len(ids)))
-        texts = [[]] * len(ids[rows]) if captions is None else captions[rows]
-        values = _half(encode(stimuli[ids[rows]], texts, ids[rows]), record["feature"])
-        if array is None:
-            array = _open_part(path, (len(ids), *values.shape[1:]))
-        array[rows] = values
-        array.flush()
-        _replace_text(_marker(path), json.dumps({**record, "done": rows.stop}))
-        bar.update(len(values))
-    bar.close()
-    del array
-    # The sidecar goes first, and never beside an older array: what bears the final name is whole.
-    path.unlink(missing_ok=True)
-    _replace_text(_sidecar(path), json.dumps(record))
-    os.replace(_part(path), path)
-    _marker(path).unlink()
+    first = min(part.done for part in parts)
+    batches = [slice(k, min(k + batch_size, len(ids))) for k in range(first, len(ids), batch_size)]
+    seen = min((part.done for part in parts if part.from_images), default=len(ids))
+
+    def read(rows: slice) -> NDArray | None:
+        return stimuli[ids[rows]] if seen < rows.stop else None
+
+    label = ", ".join(part.name for part in parts)
+    with ExitStack() as stack:
+        for part in parts:
+            stack.callback(part.close)
+        images = stack.enter_context(closing(_read_ahead(read, batches)))
+        bar = tqdm(total=len(ids), initial=first, desc=label, unit="image", disable=not progress)
+        stack.enter_context(bar)
+        for rows, pixels in zip(batches, images, strict=True):
+            for part in parts:
+                _extend(part, rows, pixels, captions, ids)
+            if rows.start == first:
+                _check_disk(parts)
+            bar.update(rows.stop - rows.start)
+    for part in parts:
+        part.finish()
 
 
-def _resume(path: Path, record: dict) -> tuple[int, NDArray | None]:
-    """Rows already written and the array they are in; (0, None) where nothing fits."""
-    if not (_part(path).is_file() and _marker(path).is_file()):
-        return 0, None
-    found = json.loads(_marker(path).read_text())
-    done = found.pop("done")
-    if found != record:
-        return 0, None
-    array = np.lib.format.open_memmap(_part(path), mode="r+")
-    return (done, array) if len(array) == len(record["nsd_id"]) else (0, None)
+def _extend(
+    part: _Part, rows: slice, pixels: NDArray | None, captions: Captions | None, ids: NDArray
+) -> None:
+    """Add the rows of one batch that a feature does not have yet."""
+    if part.done >= rows.stop:
+        return
+    skip = part.done - rows.start  # above 0 only where an earlier run had other batches
+    rows = slice(part.done, rows.stop)
+    if part.from_images:
+        values = part.encode(pixels[skip:], [[]] * len(ids[rows]), ids[rows])
+    else:
+        values = part.encode(None, captions[rows], ids[rows])
+    part.write(_half(values, part.name))
 
 
-def _open_part(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    return np.lib.format.open_memmap(_part(path), mode="w+", dtype=np.float16, shape=shape)
+def _read_ahead(
+    read: Callable[[slice], NDArray | None], batches: Sequence[slice]
+) -> Iterator[NDArray | None]:
+    """Yield the images of each batch while a thread reads those of the next."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        following = pool.submit(read, batches[0]) if batches else None
+        for k in range(len(batches)):
+            images = following.result()
+            following = pool.submit(read, batches[k + 1]) if k + 1 < len(batches) else None
+            yield images
+            del images  # or three batches would be in memory
+
+
+def _check_disk(parts: Sequence[_Part]) -> None:
+    """Say on the first batch, not after hours, that the disk is too small."""
+    missing = sum(part.missing_bytes for part in parts)
+    folder = parts[0].path.parent
+    free = shutil.disk_usage(folder).free
+    if missing > free:
+        raise OSError(
+            f"{folder} has {free / 1e9:.1f} GB left, the features still need {missing / 1e9:.1f} "
+            "GB; make room or choose another folder."
+        )
 
 
 def _half(values: NDArray | torch.Tensor, name: str) -> NDArray[np.float16]:
@@ -231,19 +325,27 @@ def _half(values: NDArray | torch.Tensor, name: str) -> NDArray[np.float16]:
     return half
 
 
+def _read_header(path: Path) -> tuple[tuple[int, ...], int]:
+    """Shape of an ``.npy`` file and where its rows begin; ValueError where it is no such file."""
+    with path.open("rb") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{path} is not a file of features.")
+        shape, _, _ = np.lib.format.read_array_header_1_0(file)
+        return shape, file.tell()
+
+
 def _replace_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
-def _part(path: Path) -> Path:
+def _unfinished(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
 def _marker(path: Path) -> Path:
     return path.with_name(path.name + ".part.json")
-
-
-def _sidecar(path: Path) -> Path:
-    return path.with_name(path.name.removesuffix(".npy") + ".features.json")

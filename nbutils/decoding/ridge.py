@@ -7,22 +7,43 @@ new responses ``x``
 
 so that one Gram matrix and one Cholesky factor serve every target, however many there are. The
 (n_voxels, n_targets) weight matrix, tens of gigabytes at full size, is never formed; a synthetic
-response is one more row of ``x``.
+response is one more row of ``x``. Targets stream through in blocks of columns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import cho_factor, cho_solve, lapack
 from tqdm.auto import tqdm
 
-from nbutils.decoding.features import Features
+from nbutils.decoding.blocks import column_blocks, release, row_blocks, write_npy
+from nbutils.decoding.gram import check_alpha
+from nbutils.decoding.solvers import Solver, solver_for
+from nbutils.decoding.store import Features
 
 Float = NDArray[np.float32]
 
-# Below this reciprocal condition number float32 would cost more than about 1e-4 of the result.
-_SMALLEST_RCOND = 1e-4
+
+@dataclass(frozen=True)
+class PerTarget:
+    """Prediction operators of targets that differ in their penalty.
+
+    Parameters
+    ----------
+    operators : one (n_new, n_images) operator for each penalty in use
+    choice : (n_targets,) which of them each flattened target uses
+    """
+
+    operators: tuple[Float, ...]
+    choice: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.operators[0])
 
 
 class RidgeOperator:
@@ -31,56 +52,62 @@ class RidgeOperator:
     Equal to ``sklearn.linear_model.Ridge(alpha, fit_intercept=True)`` fitted on the same rows.
     The smaller of the two normal equations is solved: images x images when there are more voxels
     than images, voxels x voxels otherwise. Single precision is used where it suffices; an
-    ill-conditioned system is solved in double precision.
+    ill-conditioned system is solved in double precision. In memory are the responses and the Gram
+    matrix, whose other triangle holds the factor of the last penalty.
 
     Parameters
     ----------
-    responses_train : (n_images, n_voxels), z-scored responses to the training images
+    responses_train : (n_images, n_voxels), z-scored responses to the training images; a memory
+        map is read in rows
     nsd_id : (n_images,) int or None, the image of each row; needed to align `Features`
+    device : "cpu" or "cuda"
 
     Raises
     ------
     ValueError
-        If the responses are not a finite matrix or `nsd_id` does not fit them.
+        If the responses are not a finite matrix, `nsd_id` does not fit them, or the device is
+        neither.
     """
 
-    def __init__(self, responses_train: ArrayLike, nsd_id: ArrayLike | None = None) -> None:
-        responses = _matrix(responses_train, "responses_train")
+    def __init__(
+        self, responses_train: ArrayLike, nsd_id: ArrayLike | None = None, device: str = "cpu"
+    ) -> None:
+        self._centred, self.mean = centre_rows(responses_train)
         self.nsd_id = None if nsd_id is None else np.asarray(nsd_id, dtype=np.int64)
-        if self.nsd_id is not None and self.nsd_id.shape != (len(responses),):
+        if self.nsd_id is not None and self.nsd_id.shape != (len(self._centred),):
             raise ValueError(
-                f"nsd_id has shape {self.nsd_id.shape} for {len(responses)} training responses; "
-                "give one image number per row."
+                f"nsd_id has shape {self.nsd_id.shape} for {len(self._centred)} training "
+                "responses; give one image number per row."
             )
-        self.mean: Float = responses.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self._centred: Float = responses - self.mean
-        self.n_images, self.n_voxels = responses.shape
-        self._primal = self.n_voxels <= self.n_images
-        self._gram = self._product(np.float32)
-        self._factors: dict[float, tuple[NDArray, bool]] = {}
+        self.n_images, self.n_voxels = self._centred.shape
+        self._solver: Solver = solver_for(device, self._centred)
 
-    def operator(self, responses: ArrayLike, alpha: float) -> Float:
+    def operator(self, responses: ArrayLike, alpha: float | ArrayLike) -> Float | PerTarget:
         """Matrix ``A`` that takes centred training targets to centred predictions.
 
         Parameters
         ----------
         responses : (n_new, n_voxels), z-scored like the training responses
-        alpha : ridge penalty, on the scale of scikit-learn's ``Ridge``
+        alpha : ridge penalty on the scale of scikit-learn's ``Ridge``, or an array with one
+            penalty for each target
 
         Returns
         -------
-        A : (n_new, n_images) float32
+        A : (n_new, n_images) float32; for an array of penalties `PerTarget`, with one matrix for
+            each different penalty
         """
-        return self._weigh(self._centre(responses), alpha)
+        new = self._centre(responses)
+        return _for_each(alpha, lambda one: self._solver.weigh(new, one))
 
     def predict(
         self,
         responses: ArrayLike,
         targets: ArrayLike | Features,
-        alpha: float,
+        alpha: float | ArrayLike,
         *,
         block: int = 4096,
         progress: bool = False,
+        out: str | Path | None = None,
     ) -> Float:
         """Predict the targets of new responses, reading the training targets block by block.
 
@@ -89,53 +116,86 @@ class RidgeOperator:
         responses : (n_new, n_voxels), z-scored like the training responses
         targets : (n_images, ...) training targets in the order of the training responses (memory
             maps are read in blocks), or `Features`, whose rows are found by nsd_id
-        alpha : ridge penalty
+        alpha : ridge penalty, or an array of the targets' shape with a penalty for each
         block : number of target columns in memory at a time
         progress : show a progress bar
+        out : ``.npy`` file for the predictions, so that they need no memory
 
         Returns
         -------
-        predicted : (n_new, ...) float32
+        predicted : (n_new, ...) float32, with `out` a read-only memory map
 
         Raises
         ------
         ValueError
             If the targets do not belong to the training images.
         """
-        return self.apply(self.operator(responses, alpha), targets, block=block, progress=progress)
+        operator = self.operator(responses, alpha)
+        return self.apply(operator, targets, block=block, progress=progress, out=out)
 
     def apply(
         self,
-        operator: Float,
+        operator: Float | PerTarget,
         targets: ArrayLike | Features,
         *,
         block: int = 4096,
         progress: bool = False,
+        out: str | Path | None = None,
     ) -> Float:
         """Apply a prediction operator to the training targets: ``A Y + (1 - A 1) y_mean``.
 
         Parameters
         ----------
-        operator : (n_new, n_images) from `operator` or `leave_one_out`
-        targets, block, progress : as in `predict`
+        operator : what `operator` or `leave_one_out` returned
+        targets, block, progress, out : as in `predict`
 
         Returns
         -------
-        predicted : (n_new, ...) float32
+        predicted : (n_new, ...) float32, with `out` a read-only memory map
+        """
+        shape = (len(operator), *self._align(targets)[0].shape[1:])
+        blocks = self.stream(operator, targets, block=block, progress=progress)
+        if out is None:
+            return _fill(np.empty(shape, np.float32), blocks)
+        with write_npy(out, shape) as array:
+            _fill(array, blocks)
+        return np.load(out, mmap_mode="r", allow_pickle=False)
+
+    def stream(
+        self,
+        operator: Float | PerTarget,
+        targets: ArrayLike | Features,
+        *,
+        block: int = 4096,
+        progress: bool = False,
+    ) -> Iterator[tuple[slice, Float]]:
+        """Predictions one block of target columns at a time.
+
+        Parameters
+        ----------
+        operator, targets, block, progress : as in `apply`
+
+        Yields
+        ------
+        columns : which of the flattened targets
+        predicted : (n_new, n_columns) float32
         """
         array, rows = self._align(targets)
-        flat = array.reshape(len(array), -1)
-        predicted = np.empty((len(operator), flat.shape[1]), np.float32)
-        starts = range(0, flat.shape[1], block)
-        for start in tqdm(starts, desc="ridge", unit="block", disable=not progress):
-            columns = slice(start, start + block)
-            values = np.asarray(flat[rows, columns], np.float32)
-            mean = values.mean(axis=0, dtype=np.float64).astype(np.float32)
+        multiply = self._multiplier(operator, array[:1].size)
+        n_blocks = -(-array[:1].size // block)
+        blocks = column_blocks(array, rows, block=block)
+        for columns, values in tqdm(
+            blocks, total=n_blocks, desc="ridge", unit="block", disable=not progress
+        ):
+            mean = subtract_mean(values)
             # A (Y - mean) + mean loses fewer digits than A Y + (1 - A 1) mean.
-            predicted[:, columns] = operator @ (values - mean) + mean
-        return predicted.reshape(len(operator), *array.shape[1:])
+            predicted = multiply(values, columns)
+            predicted += mean
+            yield columns, predicted
 
-    def leave_one_out(self, alpha: float, rows: ArrayLike | None = None) -> Float:
+    def leave_one_out(
+        self, alpha: float | ArrayLike, rows: ArrayLike | None = None
+    ) -> Float | PerTarget:
         """Operator whose row i predicts training image i from a fit without image i.
 
         Exact, from one factor: with the hat matrix ``H = 1 1ᵀ/n + X (XᵀX + alpha I)⁻¹ Xᵀ`` the
@@ -143,25 +203,16 @@ class RidgeOperator:
 
         Parameters
         ----------
-        alpha : ridge penalty
+        alpha : ridge penalty, or an array with one for each target
         rows : (n_rows,) positions of the training images to predict; all by default
 
         Returns
         -------
-        A : (n_rows, n_images) float32, zero where an image would predict itself
+        A : (n_rows, n_images) float32, zero where an image would predict itself; for an array of
+            penalties `PerTarget`
         """
         rows = np.arange(self.n_images) if rows is None else np.asarray(rows, dtype=np.int64)
-        hat = self._weigh(self._centred[rows], alpha)
-        hat += np.float32(1 / self.n_images)
-        itself = (np.arange(len(rows)), rows)
-        left = 1 - hat[itself]
-        if not (left > 1e-6).all():
-            raise ValueError(
-                f"alpha={alpha:g} fits every training image exactly, so nothing is left to "
-                "validate on; choose a larger alpha."
-            )
-        hat[itself] = 0
-        return hat / left[:, None]
+        return _for_each(alpha, lambda one: self._leave_one_out(one, rows))
 
     def weights(self, targets: ArrayLike, alpha: float) -> tuple[Float, Float]:
         """Weights of one block of targets, for figures that show weights.
@@ -176,47 +227,65 @@ class RidgeOperator:
         weights : (n_voxels, n_targets) float32
         intercept : (n_targets,) float32
         """
-        values = _matrix(targets, "targets")
+        values = np.array(targets, dtype=np.float32)
+        _check_matrix(values, "targets")
         if len(values) != self.n_images:
             raise ValueError(_rows_message(len(values), self.n_images))
-        mean = values.mean(axis=0, dtype=np.float64).astype(np.float32)
-        factor = self._factor(alpha)
-        if self._primal:
-            weights = cho_solve(factor, self._centred.T @ (values - mean), check_finite=False)
-        else:
-            weights = self._centred.T @ cho_solve(factor, values - mean, check_finite=False)
-        return weights.astype(np.float32), (mean - self.mean @ weights).astype(np.float32)
+        mean = subtract_mean(values)
+        weights = self._solver.weights(values, alpha)
+        return weights, (mean - self.mean @ weights).astype(np.float32)
 
-    def _product(self, dtype: type) -> NDArray:
-        x = self._centred.astype(dtype, copy=False)
-        return x.T @ x if self._primal else x @ x.T
+    def _leave_one_out(self, alpha: float, rows: NDArray[np.int64]) -> Float:
+        hat = self._solver.weigh(self._centred[rows], alpha)
+        hat += np.float32(1 / self.n_images)
+        itself = (np.arange(len(rows)), rows)
+        left = 1 - hat[itself]
+        if not (left > 1e-6).all():
+            raise ValueError(
+                f"alpha={alpha:g} fits every training image exactly, so nothing is left to "
+                "validate on; choose a larger alpha."
+            )
+        hat[itself] = 0
+        hat /= left[:, None]
+        return hat
 
-    def _factor(self, alpha: float) -> tuple[NDArray, bool]:
-        alpha = float(alpha)
-        if not (np.isfinite(alpha) and alpha >= 0):
-            raise ValueError(f"alpha={alpha}: the ridge penalty is a finite number >= 0.")
-        if alpha not in self._factors:
-            self._factors[alpha] = _cholesky(self._gram, alpha, lambda: self._product(np.float64))
-        return self._factors[alpha]
+    def _multiplier(
+        self, operator: Float | PerTarget, n_targets: int
+    ) -> Callable[[Float, slice], Float]:
+        if not isinstance(operator, PerTarget):
+            placed = self._solver.place(operator)
+            return lambda values, columns: self._solver.multiply(placed, values)
+        if operator.choice.shape != (n_targets,):
+            raise ValueError(
+                f"alpha has {operator.choice.size} penalties for {n_targets} targets; give one "
+                "number, or one for each target."
+            )
+        placed = [self._solver.place(one) for one in operator.operators]
+        return lambda values, columns: self._multiply_each(placed, operator.choice[columns], values)
 
-    def _weigh(self, centred: Float, alpha: float) -> Float:
-        factor = self._factor(alpha)
-        if self._primal:
-            solved = cho_solve(factor, centred.T, check_finite=False)
-            return (self._centred @ solved.astype(np.float32)).T
-        right = self._centred @ centred.T
-        return cho_solve(factor, right, overwrite_b=True, check_finite=False).T.astype(np.float32)
+    def _multiply_each(self, placed: list[Any], choice: NDArray[np.intp], values: Float) -> Float:
+        """Each column with its own operator; columns of one penalty go together."""
+        predicted = None
+        for one in np.unique(choice):
+            columns = np.flatnonzero(choice == one)
+            part = self._solver.multiply(placed[one], values[:, columns])
+            if predicted is None:
+                predicted = np.empty((len(part), len(choice)), np.float32)
+            predicted[:, columns] = part
+        return predicted
 
     def _centre(self, responses: ArrayLike) -> Float:
-        new = _matrix(responses, "responses")
+        new = np.array(responses, dtype=np.float32)
+        _check_matrix(new, "responses")
         if new.shape[1] != self.n_voxels:
             raise ValueError(
                 f"responses have {new.shape[1]} voxels, the training responses {self.n_voxels}; "
                 "cut both with the same mask."
             )
-        return new - self.mean
+        new -= self.mean
+        return new
 
-    def _align(self, targets: ArrayLike | Features) -> tuple[NDArray, NDArray | slice]:
+    def _align(self, targets: ArrayLike | Features) -> tuple[NDArray, NDArray | None]:
         if isinstance(targets, Features):
             if self.nsd_id is None:
                 raise ValueError(
@@ -226,35 +295,76 @@ class RidgeOperator:
         array = np.asanyarray(targets)
         if len(array) != self.n_images:
             raise ValueError(_rows_message(len(array), self.n_images))
-        return array, slice(None)
+        return array, None
 
 
-def _cholesky(gram: NDArray, alpha: float, precise_gram) -> tuple[NDArray, bool]:
-    """Lower Cholesky factor of ``gram + alpha I``, in float64 where float32 is not enough."""
-    for dtype, smallest in ((np.float32, _SMALLEST_RCOND), (np.float64, 1e-15)):
-        system = gram.astype(dtype) if dtype is np.float32 else precise_gram()
-        norm = np.abs(system).sum(axis=0).max() + alpha
-        system[np.diag_indices_from(system)] += dtype(alpha)
-        try:
-            # The Gram matrix is symmetric: its transpose is the Fortran order LAPACK works on.
-            factor = cho_factor(system.T, lower=True, overwrite_a=True, check_finite=False)
-        except np.linalg.LinAlgError:
-            continue
-        condition = lapack.spocon if dtype is np.float32 else lapack.dpocon
-        if condition(factor[0], norm, uplo="L")[0] > smallest:
-            return factor
-    raise ValueError(f"alpha={alpha:g} leaves the ridge system singular; choose a larger alpha.")
+def centre_rows(responses: ArrayLike) -> tuple[Float, Float]:
+    """Responses minus their mean over images, in one new float32 array.
+
+    Parameters
+    ----------
+    responses : (n_images, n_voxels); a memory map is read in blocks of rows
+
+    Returns
+    -------
+    centred : (n_images, n_voxels) float32
+    mean : (n_voxels,) float32
+
+    Raises
+    ------
+    ValueError
+        If the responses are not a matrix of finite numbers.
+    """
+    given = np.asanyarray(responses)
+    if given.ndim != 2 or 0 in given.shape:
+        raise ValueError(f"responses_train has shape {given.shape}; give one row per image.")
+    centred = np.empty(given.shape, np.float32)
+    for rows in row_blocks(given):
+        centred[rows] = given[rows]
+    _check_matrix(centred, "responses_train")
+    return centred, subtract_mean(centred)
 
 
-def _matrix(values: ArrayLike, name: str) -> Float:
-    matrix = np.asarray(values, dtype=np.float32)
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise ValueError(f"{name} has shape {matrix.shape}; give one row per image.")
-    if not np.isfinite(matrix).all():
-        raise ValueError(
-            f"{name} holds NaN or infinite values; leave out voxels without data in some session."
-        )
-    return matrix
+def subtract_mean(values: Float) -> Float:
+    """Subtract each column's mean in place and return it; no second array of that size is made."""
+    mean = column_mean(values)
+    values -= mean
+    return mean
+
+
+def column_mean(values: Float) -> Float:
+    """Mean of each column: short sums in single precision, their total in double."""
+    ones, total = np.ones(256, np.float32), np.zeros(values.shape[1])
+    for first in range(0, len(values), 256):
+        part = values[first : first + 256]
+        total += ones[: len(part)] @ part
+    return (total / len(values)).astype(np.float32)
+
+
+def _for_each(alpha: float | ArrayLike, build: Callable[[float], Float]) -> Float | PerTarget:
+    if np.ndim(alpha) == 0:
+        return build(check_alpha(alpha))
+    alphas, choice = np.unique(np.asarray(alpha, dtype=np.float64), return_inverse=True)
+    return PerTarget(tuple(build(check_alpha(one)) for one in alphas), choice.reshape(-1))
+
+
+def _fill(array: NDArray, blocks: Iterator[tuple[slice, Float]]) -> NDArray:
+    flat = array.reshape(len(array), -1)
+    for columns, predicted in blocks:
+        flat[:, columns] = predicted
+        release(flat, 0, len(flat))
+    return array
+
+
+def _check_matrix(values: NDArray, name: str) -> None:
+    if values.ndim != 2 or 0 in values.shape:
+        raise ValueError(f"{name} has shape {values.shape}; give one row per image.")
+    for rows in row_blocks(values):
+        if not np.isfinite(values[rows]).all():
+            raise ValueError(
+                f"{name} holds NaN or infinite values; leave out voxels without data in some "
+                "session."
+            )
 
 
 def _rows_message(rows: int, images: int) -> str:

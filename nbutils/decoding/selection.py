@@ -1,21 +1,36 @@
-"""Choose the ridge penalty on training images only."""
+"""Choose the ridge penalty on training images only.
+
+The responses are decomposed once, ``X Xᵀ = U diag(l) Uᵀ``. With ``Z = Uᵀ Y`` the residual of any
+penalty is ``U diag(alpha / (l + alpha)) Z``: generalised cross-validation needs its squared length
+only, which is one small matrix product for all penalties; exact leave-one-out needs one product
+with ``U`` for each penalty.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.linalg import eigh
 from sklearn.model_selection import KFold
+from tqdm.auto import tqdm
 
-from nbutils.decoding.features import Features
-from nbutils.decoding.ridge import RidgeOperator
+from nbutils.decoding.blocks import column_blocks, take_columns
+from nbutils.decoding.gram import gram_matrix, is_primal
+from nbutils.decoding.ridge import RidgeOperator, centre_rows, subtract_mean
+from nbutils.decoding.store import Features
 
+Float = NDArray[np.float32]
 Method = Literal["loo", "gcv", "kfold"]
 METHODS: tuple[str, ...] = ("loo", "gcv", "kfold")
+Per = Literal["feature", "target"]
+
+# Eigenvalues in single precision are off by about 1e-7 of the largest one; a penalty below this
+# part of it would feel that, and the decomposition is done in double precision.
+_SMALLEST_ALPHA = 1e-4
 
 
 @dataclass(frozen=True)
@@ -24,16 +39,23 @@ class AlphaChoice:
 
     Parameters
     ----------
-    alpha : candidate with the smallest error
-    alphas : (n_alphas,) candidates
+    alpha : candidate with the smallest error; chosen per target an array of the targets' shape
+    alphas : (n_alphas,) candidates, ascending
     errors : (n_alphas,) mean squared error on held-out training images, over all targets used
     method : "loo", "gcv" or "kfold"
     """
 
-    alpha: float
+    alpha: float | NDArray[np.float64]
     alphas: NDArray[np.float64]
     errors: NDArray[np.float64]
     method: str
+
+    @property
+    def at_edge(self) -> float:
+        """Share of the choices at an end of the grid, where a wider grid might do better."""
+        if len(self.alphas) == 1:
+            return 0.0
+        return float(np.mean(np.isin(self.alpha, self.alphas[[0, -1]])))
 
 
 def choose_alpha(
@@ -44,10 +66,12 @@ def choose_alpha(
     *,
     nsd_id: ArrayLike | None = None,
     folds: int = 5,
-    n_targets: int = 1024,
+    n_targets: int | None = 1024,
     seed: int = 0,
+    per: Per = "feature",
+    progress: bool = False,
 ) -> AlphaChoice:
-    """Choose one ridge penalty for all targets by validation on training images.
+    """Choose a ridge penalty by validation on training images.
 
     Parameters
     ----------
@@ -59,8 +83,11 @@ def choose_alpha(
         contiguous folds, as scikit-learn's ``KFold``
     nsd_id : images of the rows, needed for `Features`
     folds : number of folds for ``kfold``
-    n_targets : number of target columns used, drawn at random (our choice: enough for one penalty)
+    n_targets : number of target columns used, drawn at random (our choice: enough for one
+        penalty); None for all
     seed : seed of that draw
+    per : ``feature``, one penalty for all; ``target``, one for each target, all of which are read
+    progress : show a progress bar
 
     Raises
     ------
@@ -68,6 +95,7 @@ def choose_alpha(
         If the method is unknown, there is no candidate, or targets and responses do not match.
     """
     options = {"nsd_id": nsd_id, "folds": folds, "n_targets": n_targets, "seed": seed}
+    options |= {"per": per, "progress": progress}
     return choose_alphas(responses_train, {"": targets}, alphas, method, **options)[""]
 
 
@@ -79,8 +107,10 @@ def choose_alphas(
     *,
     nsd_id: ArrayLike | None = None,
     folds: int = 5,
-    n_targets: int = 1024,
+    n_targets: int | None = 1024,
     seed: int = 0,
+    per: Per = "feature",
+    progress: bool = False,
 ) -> dict[str, AlphaChoice]:
     """Choose a ridge penalty for each of several features.
 
@@ -88,9 +118,9 @@ def choose_alphas(
 
     Parameters
     ----------
-    responses_train, alphas, method, nsd_id, folds, seed : as in `choose_alpha`
+    responses_train, alphas, method, nsd_id, folds, seed, per, progress : as in `choose_alpha`
     targets : feature -> targets as in `choose_alpha`
-    n_targets : number of target columns used of each feature
+    n_targets : number of target columns used of each feature; None for all
 
     Returns
     -------
@@ -104,93 +134,180 @@ def choose_alphas(
     alphas = np.unique(np.asarray(alphas, dtype=np.float64))
     if method not in METHODS:
         raise ValueError(f"method={method!r}: choose one of {', '.join(METHODS)}.")
+    if per not in ("feature", "target"):
+        raise ValueError(f"per={per!r}: choose feature or target.")
     if not (alphas.size and (alphas > 0).all()):
         raise ValueError("alphas: give at least one candidate, all of them > 0.")
-    responses = np.asarray(responses_train)
-    values = {
-        name: _sample_targets(target, nsd_id, len(responses), n_targets, seed)
-        for name, target in targets.items()
-    }
+    responses = np.asanyarray(responses_train)
+    used = {name: _align(target, nsd_id, len(responses)) for name, target in targets.items()}
+    shapes = {name: array.shape[1:] for name, (array, _) in used.items()}
+    if per == "feature" and n_targets is not None:
+        used = {name: (_sample(*one, n_targets, seed), None) for name, one in used.items()}
     if method == "kfold":
-        errors = {name: _kfold_errors(responses, y, alphas, folds) for name, y in values.items()}
+        errors = _kfold_errors(responses, used, alphas, folds, progress)
     else:
-        hat = _decompose(responses.astype(np.float64))
-        errors = {name: _closed_form_errors(hat, y, alphas, method) for name, y in values.items()}
-    return {
-        name: AlphaChoice(float(alphas[error.argmin()]), alphas, error, method)
-        for name, error in errors.items()
-    }
+        decomposed = _decompose(responses, alphas[0])
+        errors = {
+            name: _closed_form_errors(decomposed, *one, alphas, method, progress)
+            for name, one in used.items()
+        }
+    return {name: _choose(errors[name], alphas, method, per, shapes[name]) for name in used}
 
 
-def _sample_targets(
-    targets: ArrayLike | Features,
-    nsd_id: ArrayLike | None,
-    n_images: int,
-    n_targets: int,
-    seed: int,
-) -> NDArray[np.float64]:
-    rows: NDArray | slice = slice(None)
+def _choose(
+    errors: NDArray, alphas: NDArray, method: str, per: Per, shape: tuple[int, ...]
+) -> AlphaChoice:
+    mean = errors.mean(axis=1, dtype=np.float64)
+    if per == "feature":
+        return AlphaChoice(float(alphas[mean.argmin()]), alphas, mean, method)
+    return AlphaChoice(alphas[errors.argmin(axis=0)].reshape(shape), alphas, mean, method)
+
+
+def _align(
+    targets: ArrayLike | Features, nsd_id: ArrayLike | None, n_images: int
+) -> tuple[NDArray, NDArray | None]:
     if isinstance(targets, Features):
         if nsd_id is None:
             raise ValueError("Features are aligned by nsd_id; give the nsd_id of the responses.")
         array, rows = targets.array, targets.rows(nsd_id)
     else:
-        array = np.asanyarray(targets)
-    flat = array.reshape(len(array), -1)
-    chosen = np.random.default_rng(seed).permutation(flat.shape[1])[:n_targets]
-    values = np.asarray(flat[rows][:, np.sort(chosen)], dtype=np.float64)
-    if len(values) != n_images:
+        array, rows = np.asanyarray(targets), None
+    found = len(array) if rows is None else len(rows)
+    if found != n_images:
         raise ValueError(
-            f"targets have {len(values)} rows for {n_images} responses; give the same images in "
-            "the same order."
+            f"targets have {found} rows for {n_images} responses; give the same images in the "
+            "same order."
         )
-    return values
+    return array, rows
+
+
+def _sample(array: NDArray, rows: NDArray | None, n_targets: int, seed: int) -> Float:
+    chosen = np.random.default_rng(seed).permutation(array[:1].size)[:n_targets]
+    return take_columns(array, rows, np.sort(chosen))
+
+
+@dataclass(frozen=True)
+class _Decomposition:
+    """Left singular vectors (n_images, k) and squared singular values of centred responses."""
+
+    vectors: NDArray
+    eigenvalues: NDArray
+
+    @property
+    def squares(self) -> NDArray:
+        return np.square(self.vectors)
+
+
+def _decompose(responses: NDArray, smallest: float) -> _Decomposition:
+    """Decompose in single precision, or in double if the smallest penalty needs it."""
+    for dtype in (np.float32, np.float64):
+        found = _decompose_in(responses, dtype)
+        if dtype is np.float64 or smallest >= _SMALLEST_ALPHA * found.eigenvalues[-1]:
+            return found
+        del found  # before the next one is made
+    raise AssertionError("unreachable")
+
+
+def _decompose_in(responses: NDArray, dtype: DTypeLike) -> _Decomposition:
+    centred, _ = centre_rows(responses)
+    primal, gram = is_primal(centred), gram_matrix(centred, dtype)
+    if not primal:
+        del centred  # the decomposition needs room
+    values, vectors = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
+    keep = values > values[-1] * 10 * np.finfo(dtype).eps
+    values, vectors = values[keep], vectors[:, keep]
+    if primal:
+        vectors = (centred @ vectors) / np.sqrt(values)
+    return _Decomposition(vectors, values)
 
 
 def _closed_form_errors(
-    hat: tuple[NDArray, NDArray], values: NDArray, alphas: NDArray, method: str
-) -> NDArray[np.float64]:
-    """Leave-one-out or GCV error of every candidate from one eigendecomposition.
-
-    Double precision: 1 - h_ii, by which the residuals are divided, is a small difference.
-    """
-    vectors, eigenvalues = hat
-    squares = np.square(vectors)
-    n_images = len(values)
-    centred = values - values.mean(axis=0)
-    rotated = vectors.T @ centred
-    errors = []
-    for alpha in alphas:
-        shrink = eigenvalues / (eigenvalues + alpha)
-        residual = centred - vectors @ (shrink[:, None] * rotated)
-        if method == "loo":
-            left = 1 - 1 / n_images - squares @ shrink
-            errors.append(np.square(residual / left[:, None]).mean())
-        else:
-            free = n_images - 1 - shrink.sum()
-            errors.append(np.square(residual).mean() * (n_images / free) ** 2)
-    return np.asarray(errors)
+    decomposed: _Decomposition,
+    array: NDArray,
+    rows: NDArray | None,
+    alphas: NDArray,
+    method: str,
+    progress: bool,
+) -> Float:
+    """Leave-one-out or GCV error (n_alphas, n_targets) from one decomposition."""
+    errors = np.empty((len(alphas), array[:1].size), np.float32)
+    measure = _gcv if method == "gcv" else _leave_one_out
+    weights = _gcv_weights(decomposed, alphas) if method == "gcv" else _left(decomposed, alphas)
+    blocks = column_blocks(array, rows)
+    total = -(-array[:1].size // 4096)
+    for columns, values in tqdm(blocks, total=total, desc=method, disable=not progress):
+        subtract_mean(values)
+        errors[:, columns] = measure(decomposed, values, alphas, weights)
+    return errors
 
 
-def _decompose(responses: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
-    """Left singular vectors and squared singular values of the centred responses."""
-    centred = responses - responses.mean(axis=0)
-    n_images, n_voxels = centred.shape
-    primal = n_voxels <= n_images
-    gram = centred.T @ centred if primal else centred @ centred.T
-    eigenvalues, vectors = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
-    keep = eigenvalues > eigenvalues[-1] * 1e-12
-    eigenvalues, vectors = eigenvalues[keep], vectors[:, keep]
-    return (centred @ vectors / np.sqrt(eigenvalues) if primal else vectors), eigenvalues
+def _gcv_weights(decomposed: _Decomposition, alphas: NDArray) -> NDArray:
+    """``1 / (1 - trace(H) / n)²`` / n for each penalty; the intercept takes one degree."""
+    n_images = len(decomposed.vectors)
+    shrink = decomposed.eigenvalues / (decomposed.eigenvalues + alphas[:, None])
+    free = n_images - 1 - shrink.sum(axis=1, dtype=np.float64)
+    return n_images / free**2
+
+
+def _gcv(decomposed: _Decomposition, values: Float, alphas: NDArray, weights: NDArray) -> NDArray:
+    """Squared residuals from the rotated targets, without a residual."""
+    rotated = decomposed.vectors.T @ values
+    np.square(rotated, out=rotated)
+    # What the responses cannot reach at all remains at any penalty.
+    outside = np.einsum("ij,ij->j", values, values) - rotated.sum(axis=0)
+    left = np.square(alphas[:, None] / (decomposed.eigenvalues + alphas[:, None]))
+    inside = left.astype(rotated.dtype) @ rotated
+    return (inside + np.maximum(outside, 0)) * weights[:, None]
+
+
+def _left(decomposed: _Decomposition, alphas: NDArray) -> NDArray:
+    """``1 - h_ii`` (n_alphas, n_images), as a sum of positive parts so that no digits cancel."""
+    squares, n_images = decomposed.squares, len(decomposed.vectors)
+    left = alphas[:, None] / (decomposed.eigenvalues + alphas[:, None])
+    outside = 1 - 1 / n_images - squares.sum(axis=1, dtype=np.float64)
+    return left @ squares.T.astype(np.float64, copy=False) + outside
+
+
+def _leave_one_out(
+    decomposed: _Decomposition, values: Float, alphas: NDArray, left: NDArray
+) -> NDArray:
+    """Exact leave-one-out error: one product of images x images for each penalty."""
+    vectors, eigenvalues = decomposed.vectors, decomposed.eigenvalues
+    rotated = vectors.T @ values
+    errors = np.empty((len(alphas), values.shape[1]))
+    for i, alpha in enumerate(alphas):
+        shrink = (eigenvalues / (eigenvalues + alpha)).astype(vectors.dtype)
+        residual = values - vectors @ (shrink[:, None] * rotated)
+        residual /= left[i][:, None].astype(residual.dtype)
+        errors[i] = np.einsum("ij,ij->j", residual, residual) / len(values)
+    return errors
 
 
 def _kfold_errors(
-    responses: NDArray, values: NDArray, alphas: NDArray, folds: int
-) -> NDArray[np.float64]:
-    squares = np.zeros(len(alphas))
-    for train, held_out in KFold(folds).split(responses):
-        operator = RidgeOperator(responses[train])
+    responses: NDArray,
+    used: Mapping[str, tuple[NDArray, NDArray | None]],
+    alphas: NDArray,
+    folds: int,
+    progress: bool,
+) -> dict[str, Float]:
+    errors = {
+        name: np.zeros((len(alphas), array[:1].size), np.float32)
+        for name, (array, _) in used.items()
+    }
+    for train, held_out, operator in tqdm(
+        _folds(responses, folds), total=folds, desc="folds", disable=not progress
+    ):
         for i, alpha in enumerate(alphas):
-            predicted = operator.predict(responses[held_out], values[train], alpha)
-            squares[i] += np.square(predicted - values[held_out]).sum()
-    return squares / values.size
+            weighing = operator.operator(responses[held_out], alpha)
+            for name, (array, rows) in used.items():
+                for columns, values in column_blocks(array, rows):
+                    known = values[train]
+                    mean = subtract_mean(known)
+                    missed = weighing @ known + mean - values[held_out]
+                    errors[name][i, columns] += np.square(missed).sum(axis=0) / len(values)
+    return errors
+
+
+def _folds(responses: NDArray, folds: int) -> Iterator[tuple[NDArray, NDArray, RidgeOperator]]:
+    for train, held_out in KFold(folds).split(responses):
+        yield train, held_out, RidgeOperator(responses[train])

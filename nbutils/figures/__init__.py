@@ -3,8 +3,14 @@
 None of them shows or saves anything; `show` does, with the alt text it insists on.
 """
 
+from nbutils.figures.accuracy import accuracy_by_region, change_with_company
 from nbutils.figures.brains import brain_map, roi_map
 from nbutils.figures.display import bundle, render, show
+from nbutils.figures.experiment import (
+    reliability_scatter,
+    showings_by_session,
+    trial_raster,
+)
 from nbutils.figures.flow import flow_diagram
 from nbutils.figures.matrices import labelled_matrix
 from nbutils.figures.pictures import compare_captions, denoising_strip, image_grid, roi_gallery
@@ -22,9 +28,11 @@ from nbutils.figures.style import COLORS, name_feature
 
 __all__ = [
     "COLORS",
+    "accuracy_by_region",
     "alpha_curve",
     "brain_map",
     "bundle",
+    "change_with_company",
     "compare_captions",
     "denoising_strip",
     "feature_heatmap",
@@ -37,6 +45,7 @@ __all__ = [
     "prediction_scatter",
     "published_table",
     "r2_histogram",
+    "reliability_scatter",
     "render",
     "response_matrix",
     "roi_gallery",
@@ -44,5 +53,7 @@ __all__ = [
     "score_bars",
     "score_table",
     "show",
+    "showings_by_session",
     "similarity_matrix",
+    "trial_raster",
 ]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter1d
 from scipy.special import softmax
 from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
@@ -94,20 +95,37 @@ def ssim(images: Images, truth: Images, variant: Literal["2d", "legacy_columns"]
     Raises
     ------
     ValueError
-        If the variant is unknown.
+        If the variant is unknown or the images are smaller than the window of 11 pixels.
     """
     if variant not in ("2d", "legacy_columns"):
         raise ValueError(f"ssim variant={variant!r}: choose 2d or legacy_columns.")
     images, truth = pair_images(images, truth)
-    axis = None if variant == "2d" else -1
-    values = [
-        structural_similarity(
-            rgb2gray(one), rgb2gray(other), channel_axis=axis, gaussian_weights=True, sigma=1.5,
-            use_sample_covariance=False, data_range=1.0,
-        )
-        for one, other in zip(images, truth, strict=True)
-    ]  # fmt: skip
-    return np.asarray(values)
+    pairs = ((rgb2gray(one), rgb2gray(other)) for one, other in zip(images, truth, strict=True))
+    if variant == "legacy_columns":
+        return np.array([_ssim_of_columns(*pair) for pair in pairs])
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return np.array([structural_similarity(*pair, data_range=1.0, **options) for pair in pairs])
+
+
+def _ssim_of_columns(first: Values, second: Values) -> float:
+    """``structural_similarity(first, second, channel_axis=-1, ...)``, all columns at once.
+
+    scikit-image goes through the columns in a Python loop, which takes about 30 times as long.
+    """
+    sigma, truncate, c1, c2 = 1.5, 3.5, 0.01**2, 0.03**2  # its options and constants
+    edge = int(truncate * sigma + 0.5)  # where the window hangs over the edge
+    if len(first) <= 2 * edge:
+        raise ValueError(f"ssim: images {len(first)} pixels high; the window needs {2 * edge + 1}.")
+
+    def smooth(values: Values) -> Values:
+        return gaussian_filter1d(values, sigma, axis=0, truncate=truncate)
+
+    mean, other = smooth(first), smooth(second)
+    variances = smooth(first**2) - mean**2 + smooth(second**2) - other**2
+    covariance = smooth(first * second) - mean * other
+    similarity = (2 * mean * other + c1) * (2 * covariance + c2)
+    similarity /= (mean**2 + other**2 + c1) * (variances + c2)
+    return float(similarity[edge:-edge].mean())
 
 
 def category_hit(probabilities: ArrayLike, present: ArrayLike) -> Values:

@@ -181,8 +181,12 @@ def _shows(plan: Plan, subject: int) -> np.ndarray:
     return shows
 
 
-def write_behaviour(path: Path, plan: Plan, subject: int) -> None:
-    """Write ``responses.tsv``: an observer who is mostly right about what is old."""
+def write_behaviour(path: Path, plan: Plan, subject: int, n_sessions: int | None = None) -> None:
+    """Write ``responses.tsv``: an observer who is mostly right about what is old.
+
+    It ends with the last of `n_sessions` that took place, unlike the other tables, which list
+    what was planned.
+    """
     rng = np.random.default_rng((plan.seed, subject, 75))
     n = len(plan.order)
     session = np.arange(n) // TRIALS + 1
@@ -218,7 +222,8 @@ def write_behaviour(path: Path, plan: Plan, subject: int) -> None:
         0,
     ]
     table = pd.DataFrame(dict(zip(_BEHAVIOUR, columns, strict=True)))
-    table.to_csv(path, sep="\t", index=False, na_rep="NaN")
+    taken = table["SESSION"] <= (plan.n_sessions if n_sessions is None else n_sessions)
+    table[taken].to_csv(path, sep="\t", index=False, na_rep="NaN")
 
 
 def _lags(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

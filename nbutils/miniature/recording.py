@@ -58,7 +58,8 @@ def write_session(recording: Recording, session: int) -> np.ndarray:
     """
     brain = recording.cortex.anatomy.brain
     betas = record_session(recording, session)
-    stored = np.clip(np.rint(UNITS * betas), -32767, 32767).astype(np.int16)
+    limits = np.iinfo(np.int16)  # MATLAB's int16() saturates at both
+    stored = np.clip(np.rint(UNITS * betas), limits.min, limits.max).astype(np.int16)
     lost = lost_voxels(recording.cortex, recording.shown.n_sessions)
     stored[:, lost == session] = 0
     volumes = np.zeros((TRIALS, *brain.shape[::-1]), np.int16)
@@ -143,6 +144,8 @@ def header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
     head.set_sform(affine, code=1)
     head["pixdim"] = [0, VOXEL_MM, VOXEL_MM, VOXEL_MM, SECONDS, 1, 1, 1]
     head["vox_offset"], head["magic"] = 352, b"n+1"
+    # NSD's writer says "no scale factor" with 0, nibabel's with NaN.
+    head["scl_slope"], head["scl_inter"] = 0, 0
     head["xyzt_units"] = 10
     return head.binaryblock + bytes(4)
 

@@ -16,6 +16,7 @@ from nbutils.nsd.layout import Layout
 from nbutils.nsd.noise import estimate_ncsnr
 
 VOXELS_PER_BLOCK = 1500
+_SCAN_SD = 3.0
 _ATLAS = {
     "face": "floc-faces",
     "body": "floc-bodies",
@@ -38,11 +39,13 @@ def write_subject_volumes(
     recording : Recording
     """
     subject, brain = cortex.subject, cortex.anatomy.brain
-    ncsnr, mean = _statistics(betas, recording.trial_ids)
+    found = _statistics(betas, recording.trial_ids[: sum(map(len, betas))])
     folder = layout.betas_folder(subject)
-    _write(folder / "ncsnr.nii.gz", _fill(brain, ncsnr, np.nan))
-    _write(folder / "meanbeta.nii.gz", _fill(brain, mean, 0))
-    lost = lost_voxels(cortex, len(betas))
+    _write(folder / "ncsnr.nii.gz", _fill(brain, found["ncsnr"], np.nan))
+    _write(folder / "meanbeta.nii.gz", _fill(brain, found["mean"], 0))
+    _write(folder / "R2.nii.gz", _fill(brain, _explained(found["mean square"]), 0))
+    _write(layout.volume(subject, "R2"), _fill(brain, _explained(found["mean"] ** 2), 0))
+    lost = lost_voxels(cortex, recording.shown.n_sessions)
     for session in range(1, len(betas) + 1):
         valid = _fill(brain, lost != session, 0)
         _write(layout.volume(subject, f"valid_session{session:02d}"), valid.astype(np.int16))
@@ -51,23 +54,35 @@ def write_subject_volumes(
     # An echo-planar image has the opposite contrast: grey matter and fluid bright.
     epi = np.where(brain, 1600 - 0.9 * cortex.anatomy.t1, 20).astype(np.float32)
     _write(layout.volume(subject, "mean"), epi)
-    _write_prf(layout, cortex)
+    _write_prf(layout, cortex, epi)
     _write_atlases(layout, cortex)
     _write_truth(layout, cortex, recording)
 
 
-def _statistics(betas: list[np.ndarray], nsd_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate ncsnr from the simulated repeats, as NSD does, and the mean beta in percent."""
+def _statistics(betas: list[np.ndarray], nsd_id: np.ndarray) -> dict[str, np.ndarray]:
+    """Estimate ncsnr from the simulated repeats, as NSD does, and means in percent."""
     session = np.repeat(np.arange(len(betas)), [len(block) for block in betas])
-    ncsnr, mean = [], []
+    found: dict[str, list] = {"ncsnr": [], "mean": [], "mean square": []}
     for start in range(0, betas[0].shape[1], VOXELS_PER_BLOCK):
         block = np.concatenate([one[:, start : start + VOXELS_PER_BLOCK] for one in betas])
-        ncsnr.append(estimate_ncsnr(block, nsd_id, session))
-        mean.append(block.mean(axis=0) / UNITS)
-    return np.concatenate(ncsnr), np.concatenate(mean)
+        found["ncsnr"].append(estimate_ncsnr(block, nsd_id, session))
+        found["mean"].append(block.mean(axis=0) / UNITS)
+        found["mean square"].append((block / np.float32(UNITS)).var(axis=0))
+    values = {name: np.concatenate(parts) for name, parts in found.items()}
+    values["mean square"] += values["mean"] ** 2
+    return values
 
 
-def _write_prf(layout: Layout, cortex: Cortex) -> None:
+def _explained(power: np.ndarray) -> np.ndarray:
+    """Return R2 in percent of a model whose predictions have this mean square.
+
+    No time series is simulated, only betas; this is what they would explain of single volumes
+    whose noise has a standard deviation of `_SCAN_SD` percent.
+    """
+    return 100 * power / (power + _SCAN_SD**2)
+
+
+def _write_prf(layout: Layout, cortex: Cortex, epi: np.ndarray) -> None:
     early, voxels = cortex.early, cortex.anatomy.voxels[cortex.early_voxels]
     quality = 100 * cortex.ncsnr**2 / (cortex.ncsnr**2 + 1 / 3)
     maps = {
@@ -75,6 +90,8 @@ def _write_prf(layout: Layout, cortex: Cortex) -> None:
         "eccentricity": early.eccentricity,
         "size": early.size,
         "exponent": early.exponent,
+        "gain": cortex.gain()[cortex.early_voxels],
+        "meanvol": epi.reshape(-1)[voxels],
         "R2": quality[cortex.early_voxels],
     }
     for name, values in maps.items():

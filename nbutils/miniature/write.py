@@ -30,7 +30,7 @@ from nbutils.miniature.recording import Recording, write_session
 from nbutils.miniature.volumes import write_subject_volumes
 from nbutils.nsd.layout import Layout, subject_name
 
-VERSION = 1
+VERSION = 2
 """Raised when the same parameters would give other files; older worlds are then made again."""
 MARKERS = ".miniature"
 SCENES_PER_JOB = 160
@@ -46,6 +46,7 @@ class Parameters:
     n_shared: int = 400
     n_private: int = 3600
     voxel_scale: float = 1.0
+    recorded: int | None = None
     version: int = VERSION
 
 
@@ -60,6 +61,7 @@ def make(
     n_shared: int = 400,
     n_private: int = 3600,
     voxel_scale: float = 1.0,
+    recorded: int | None = None,
     workers: int | None = None,
 ) -> Layout:
     """Make (what is missing of) a miniature world.
@@ -74,6 +76,8 @@ def make(
     progress : show bars
     n_shared, n_private : images that all see, and that one sees
     voxel_scale : share of the about 4,100 voxels
+    recorded : sessions that took place; None takes all that are planned. With fewer, the design
+        and the stimulus table list showings that never happened, as for four of NSD's subjects
     workers : processes; None takes two, or one on one core
 
     Returns
@@ -91,8 +95,12 @@ def make(
             f"snr={snr}, voxel_scale={voxel_scale}: snr must be at least 0 and "
             "voxel_scale above 0 and at most 1"
         )
-    parameters = Parameters(seed, float(snr), repeats, n_shared, n_private, float(voxel_scale))
     shown = experiment.plan(n_shared, n_private, repeats, seed)
+    if recorded is not None and not 1 <= recorded <= shown.n_sessions:
+        raise ValueError(f"recorded={recorded}: this plan has sessions 1 to {shown.n_sessions}")
+    parameters = Parameters(
+        seed, float(snr), repeats, n_shared, n_private, float(voxel_scale), recorded
+    )
     layout = Layout(Path(root))
     if all(_finished(layout.root, name, parameters) for name in _names(wanted)):
         return layout
@@ -212,6 +220,7 @@ def _make_subject(
 ) -> None:
     name = subject_name(cortex.subject)
     nsd_id = np.sort(shown.images[cortex.subject - 1])
+    n_sessions = parameters.recorded or shown.n_sessions
 
     def write(folder: Path) -> list[Path]:
         there = Layout(folder)
@@ -224,12 +233,12 @@ def _make_subject(
             path.mkdir(parents=True)
         _see(there, layout, cortex, nsd_id, workers, progress)
         recording = Recording(folder, cortex, nsd_id, shown, parameters.snr)
-        jobs = (
-            delayed(write_session)(recording, session) for session in range(1, shown.n_sessions + 1)
-        )
-        betas = list(_run(jobs, shown.n_sessions, workers, progress, f"{name}: record sessions"))
+        numbers = range(1, n_sessions + 1)
+        jobs = (delayed(write_session)(recording, session) for session in numbers)
+        betas = list(_run(jobs, n_sessions, workers, progress, f"{name}: record sessions"))
         write_subject_volumes(there, cortex, betas, recording)
-        experiment.write_behaviour(there.behaviour(cortex.subject), shown, cortex.subject)
+        behaviour = there.behaviour(cortex.subject)
+        experiment.write_behaviour(behaviour, shown, cortex.subject, n_sessions)
         return [
             there.ppdata(cortex.subject).parent,
             there.betas_folder(cortex.subject),

@@ -54,7 +54,8 @@ class VDVAE(nn.Module):
         """Return the length of the first `n_layers` latent maps, flattened."""
         if not 1 <= n_layers <= len(self.layer_shapes):
             raise ValueError(
-                f"n_layers={n_layers}: this VDVAE has 1 to {len(self.layer_shapes)} latent maps."
+                f"n_layers={n_layers}: this VDVAE has 1 to {len(self.layer_shapes)} latent maps; "
+                "set vdvae_layers to so many, or choose other networks."
             )
         return sum(int(np.prod(shape)) for shape in self.layer_shapes[:n_layers])
 
@@ -147,7 +148,7 @@ class VDVAE(nn.Module):
             raise ValueError("sample=True draws at random: pass a seeded torch.Generator.")
         noise = (lambda shape: draw_normal(shape, generator)) if sample else None
         activations = self.encode(images)
-        _, layers = self.decoder(len(images), activations, noise=noise, n_layers=n_layers)
+        _, layers = self.decoder.descend(len(images), activations, noise=noise, n_layers=n_layers)
         return flatten([layer.z for layer in layers])
 
     @torch.no_grad()

@@ -202,9 +202,8 @@ class Decoder(nn.Module):
         activations: Mapping[int, Tensor] | None = None,
         given: Sequence[Tensor] = (),
         noise: Noise = None,
-        n_layers: int | None = None,
     ) -> tuple[Tensor, list[Layer]]:
-        """Run the blocks.
+        """Run all blocks.
 
         Parameters
         ----------
@@ -212,12 +211,29 @@ class Decoder(nn.Module):
         activations : of the encoder; None draws from the prior
         given : latent maps of the first blocks, used instead of drawing
         noise : see `DecoderBlock.forward`
-        n_layers : stop after so many blocks (the features are then meaningless)
 
         Returns
         -------
         features : (n, width, image_size, image_size)
         layers : one `Layer` per block
+        """
+        states, layers = self.descend(n, activations, given, noise)
+        return states[self.image_size] * self.gain + self.bias, layers
+
+    def descend(
+        self,
+        n: int,
+        activations: Mapping[int, Tensor] | None = None,
+        given: Sequence[Tensor] = (),
+        noise: Noise = None,
+        n_layers: int | None = None,
+    ) -> tuple[dict[int, Tensor], list[Layer]]:
+        """Run the first `n_layers` blocks and no other; parameters as for `forward`.
+
+        Returns
+        -------
+        states : `{resolution: (n, width, resolution, resolution)}` reached so far
+        layers : one `Layer` per block that was run
         """
         states = {b.shape[2]: b.expand(n, -1, -1, -1) for b in self.bias_xs}
         layers: list[Layer] = []
@@ -227,4 +243,4 @@ class Decoder(nn.Module):
             x = block.start(states, n)
             states[block.resolution], layer = block(x, activation, z, noise)
             layers.append(layer)
-        return states[self.image_size] * self.gain + self.bias, layers
+        return states, layers

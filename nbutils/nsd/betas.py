@@ -7,22 +7,34 @@ statistics.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from tqdm.auto import tqdm
 
+from nbutils.nsd.averages import UNITS, ZSCORES, Averages
 from nbutils.nsd.layout import FORMATS, Layout, require
 from nbutils.nsd.rois import mask
 from nbutils.nsd.session_files import read_session
 from nbutils.nsd.trials import check_sessions, trials
 from nbutils.nsd.volumes import check_voxels, grid
 
-UNITS = 300
-"""Stored integers per percent signal change. Ridge penalties depend on it."""
-ZSCORES = ("published", "session")
+__all__ = [
+    "UNITS",
+    "Responses",
+    "average_repeats",
+    "load_responses",
+    "noise_free",
+    "session_files",
+]
+
+_PREFERRED = ("masked", "hdf5", "nii.gz")
+"""Formats by speed, the fastest first."""
+_READERS = 2
 
 
 @dataclass(frozen=True)
@@ -70,8 +82,12 @@ def load_responses(
     file_format: str = "auto",
     zscore: str = "published",
     progress: bool = False,
+    folder: Path | None = None,
 ) -> Responses:
-    """Load, average and z-score a subject's responses, one session in memory at a time.
+    """Load, average and z-score a subject's responses, a few sessions in memory at a time.
+
+    All 30,000 trials of 15,724 voxels take 1.2 GB of memory; with `folder` less is left
+    afterwards, since the results are read from disk when they are used.
 
     Parameters
     ----------
@@ -79,11 +95,12 @@ def load_responses(
     subject : int
     sessions : 1-based; None takes all on disk
     voxels : (n_voxels,) flat C-order indices; None takes the nsdgeneral mask
-    file_format : "nii.gz", "hdf5", or "auto" for HDF5 where it is on disk (faster)
-    zscore : "published" z-scores the averages over training images (ddof 1); "session"
-        z-scores each session's trials before averaging as well, by its training trials, which
-        removes drifts between sessions
+    file_format : one of `FORMATS`, or "auto" for the fastest that all sessions are in: our masked
+        files, then HDF5, then NIfTI
+    zscore : "published" or "session", see Notes
     progress : show a bar over sessions
+    folder : where to write ``train.npy``, ``test.npy`` and ``test_trials.npy``, which then come
+        back as read-only memory maps of the same values; None keeps them in memory
 
     Returns
     -------
@@ -92,25 +109,58 @@ def load_responses(
     Raises
     ------
     ValueError
-        If an argument is not one of the choices or a file has the wrong shape.
+        If an argument is not one of the choices, a file is damaged or of the wrong shape, or
+        the sessions are not all in one format.
     FileNotFoundError
         If a session is missing.
+
+    Notes
+    -----
+    "published" is Brain-Diffuser's recipe: single trials in percent signal change are averaged
+    over the repeats of an image without any z-score per session; then training and test averages
+    go through the mean and the standard deviation (ddof 1) of the training averages. Its division
+    by 300 cancels here.
+
+    "session" first z-scores each session's trials, which removes drifts between sessions, then
+    does the same. Usual practice with NSD takes a session's mean and standard deviation over all
+    its 750 trials, test images included; here only its training trials count, so that nothing of
+    a test image reaches the training data.
+
+    A voxel lost in a session (``valid_sessionNN`` is 0) holds zeros in all its trials. They are
+    averaged as they are, as in published code. "session" leaves them at zero, the mean of the
+    other sessions; a voxel that is constant in all training images becomes zero everywhere.
     """
     if zscore not in ZSCORES:
         raise ValueError(f"zscore={zscore!r}: choose one of {', '.join(ZSCORES)}")
     shape, _ = grid(layout, subject)
     voxels = check_voxels(mask(layout, subject) if voxels is None else voxels, shape)
     files = session_files(layout, subject, sessions, file_format)
-    table = trials(layout, subject, files)
-    total = _Total(table, len(voxels), per_session=zscore == "session")
-    for session, path in tqdm(files.items(), desc="sessions", disable=not progress):
-        total.add(session, read_session(path, voxels, shape))
-    return total.finish(subject, voxels, shape)
+    averages = Averages(trials(layout, subject, files), len(voxels), zscore)
+    blocks = _read_ahead(files, voxels, shape)
+    for session, block in tqdm(blocks, "sessions", len(files), disable=not progress):
+        averages.add(session, block, files[session])
+    arrays = averages.finish(None if folder is None else Path(folder))
+    return Responses(subject=subject, voxels=voxels, shape=shape, **arrays)
+
+
+def _read_ahead(
+    files: dict[int, Path], voxels: np.ndarray, shape: tuple[int, int, int]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Read sessions in order, two at a time: inflating needs a core and not the interpreter."""
+    waiting: deque = deque()
+    with ThreadPoolExecutor(_READERS) as pool:
+        for session, path in files.items():
+            waiting.append((session, pool.submit(read_session, path, voxels, shape)))
+            if len(waiting) > _READERS:
+                first, block = waiting.popleft()
+                yield first, block.result()
+        for last, block in waiting:
+            yield last, block.result()
 
 
 def session_files(
     layout: Layout, subject: int, sessions: Iterable[int] | None = None, file_format: str = "auto"
-) -> dict:
+) -> dict[int, Path]:
     """Return the betas file of every session wanted, as a dict from session to path.
 
     Raises
@@ -118,118 +168,45 @@ def session_files(
     FileNotFoundError
         If one is missing; a gap in the sessions on disk is an unfinished download, and
         going on without it would silently change the number of repeats.
+    ValueError
+        If no one format holds them all.
     """
-    if sessions is None:
-        sessions = range(1, layout.sessions(subject)[-1] + 1)
-    wanted = check_sessions(sessions, 99)
-    choices = ("hdf5", "nii.gz") if file_format == "auto" else (file_format,)
+    choices = _PREFERRED if file_format == "auto" else (file_format,)
     if set(choices) - set(FORMATS):
         raise ValueError(f"file_format={file_format!r}: choose auto, {' or '.join(FORMATS)}")
+    if sessions is None:
+        only = None if file_format == "auto" else file_format
+        sessions = range(1, layout.sessions(subject, only)[-1] + 1)
+    wanted = check_sessions(sessions, 99)
+    files = {
+        choice: {number: layout.betas(subject, number, choice) for number in wanted}
+        for choice in choices
+    }
+    held = {
+        choice: [number for number, path in paths.items() if path.is_file()]
+        for choice, paths in files.items()
+    }
     for choice in choices:
-        files = {number: layout.betas(subject, number, choice) for number in wanted}
-        if all(path.is_file() for path in files.values()):
-            return files
-    missing = next(number for number, path in files.items() if not path.is_file())
-    require(
-        files[missing],
-        f"session {missing} of subject {subject} ({' or '.join(choices)})",
-        "download or make it, or name the sessions to use with sessions=",
-    )
-    raise AssertionError("unreachable")
-
-
-class _Total:
-    """Sums over repeats, filled session by session."""
-
-    def __init__(self, table: pd.DataFrame, n_voxels: int, *, per_session: bool) -> None:
-        self.table, self.per_session = table, per_session
-        self.nsd_id, first = np.unique(table["nsd_id"], return_index=True)
-        self.first = first
-        self.row = np.searchsorted(self.nsd_id, table["nsd_id"])
-        # Sums of a few int16 stay below 2**24, so float32 holds them exactly.
-        self.sums = np.zeros((len(self.nsd_id), n_voxels), np.float32)
-        self.test = np.empty((int(table["shared"].sum()), n_voxels), np.float32)
-        self.centres: list[np.ndarray] = []
-        self.spreads: list[np.ndarray] = []
-
-    def add(self, session: int, block: np.ndarray) -> None:
-        here = (self.table["session"] == session).to_numpy()
-        if here.sum() != len(block):
-            raise ValueError(
-                f"session {session} has {len(block)} betas but {here.sum()} trials in "
-                "the design: the file belongs to another experiment"
+        if held[choice] == wanted:
+            return files[choice]
+    for number in wanted:
+        if not any(number in numbers for numbers in held.values()):
+            require(
+                files[choices[-1]][number],
+                f"session {number} of subject {subject} ({' or '.join(choices)})",
+                "download or make it, or name the sessions to use with sessions=",
             )
-        shared = self.table["shared"].to_numpy()
-        if self.per_session:
-            block = self._zscore(block, ~shared[here])
-        for row, betas in zip(self.row[here], block, strict=True):
-            self.sums[row] += betas
-        self.test[here[shared]] = block[shared[here]]
-
-    def _zscore(self, block: np.ndarray, training: np.ndarray) -> np.ndarray:
-        if training.sum() < 2:
-            raise ValueError("a session has fewer than two training trials: use zscore='published'")
-        centre, spread = _statistics(block[training].astype(np.float32))
-        self.centres.append(centre / UNITS)
-        self.spreads.append(spread / UNITS)
-        return (block - centre) / spread
-
-    def finish(self, subject: int, voxels: np.ndarray, shape: tuple[int, int, int]) -> Responses:
-        count = np.bincount(self.row, minlength=len(self.nsd_id))
-        shared = self.table["shared"].to_numpy()
-        if shared.all() or not shared.any():
-            raise ValueError("these sessions hold no training or no test images: load more of them")
-        scale = np.float32(1 if self.per_session else UNITS)
-        is_test = shared[self.first]
-        parts = []
-        for wanted in (~is_test, is_test):
-            rows = np.flatnonzero(wanted)
-            rows = rows[np.argsort(self.first[rows])]
-            parts.append((self.sums[rows] / (count[rows, None] * scale), rows))
-        self.sums = np.empty(0, np.float32)
-        (train, train_rows), (test, test_rows) = parts
-        centre, spread = _statistics(train)
-        trials_ = self.test if self.per_session else np.divide(self.test, scale, out=self.test)
-        for values in (train, test, trials_):
-            values -= centre
-            values /= spread
-        mean, std = self._in_percent(centre, spread)
-        return Responses(
-            subject,
-            train,
-            test,
-            self.nsd_id[train_rows],
-            self.nsd_id[test_rows],
-            count[train_rows],
-            count[test_rows],
-            voxels,
-            shape,
-            mean,
-            std,
-            trials_,
-            self.table["nsd_id"].to_numpy()[shared],
-        )
-
-    def _in_percent(self, centre: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return what to subtract from and divide betas by, in percent signal change."""
-        if not self.per_session:
-            return centre, spread
-        # Betas of no particular session go through the average session's statistics.
-        middle, width = np.mean(self.centres, axis=0), np.mean(self.spreads, axis=0)
-        return middle + width * centre, width * spread
+    found = "; ".join(f"{choice}: {_names(held[choice])}" for choice in choices if held[choice])
+    raise ValueError(
+        f"sessions {_names(wanted)} of subject {subject} are in no one format ({found}): fetch or "
+        "make the missing ones in one of them, or name the sessions to use with sessions="
+    )
 
 
-def _statistics(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation (ddof 1) over rows; 1 where a voxel is constant.
-
-    A voxel that left the field of view is all zeros for a session, and would divide by zero.
-    """
-    if len(values) < 2:
-        raise ValueError("fewer than two training images: load more sessions")
-    mean = values.mean(axis=0, dtype=np.float64).astype(np.float32)
-    spread = values.std(axis=0, ddof=1, dtype=np.float64).astype(np.float32)
-    spread[spread == 0] = 1
-    return mean, spread
+def _names(numbers: list[int]) -> str:
+    """Write ascending session numbers briefly: 1-3, 5."""
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def average_repeats(betas: np.ndarray, nsd_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,8 @@
 """What people wrote about the images, and what is in them, from COCO's own files.
 
 NSD's images are crops of COCO 2017 photographs from both splits; the stimulus table says which
-(columns ``cocoId``, ``cocoSplit``, ``cropBox``). Objects may lie outside the crop.
+(columns ``cocoId``, ``cocoSplit``, ``cropBox``). Objects may lie outside the crop, and the
+photographs cropped again are near to what was shown.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from nbutils.nsd.layout import Layout, require
+
+SIDE = 425
+"""Pixels per side of NSD's images."""
 
 _REMEDY = (
     "unpack COCO's annotations_trainval2017.zip into the data root, or make the miniature world"
@@ -103,7 +108,7 @@ def things(layout: Layout, nsd_ids: np.ndarray | list[int]) -> list[list[Thing]]
     for nsd_id, split, coco_id in _photographs(layout, nsd_ids):
         path = layout.instances(split)
         sizes, objects = _instances(path, _stamp(path))
-        crop = ast.literal_eval(boxes.at[nsd_id])
+        crop = read_crop(boxes.at[nsd_id])
         inside = (
             (name, kind, crop_box(box, sizes[coco_id], crop))
             for name, kind, box in objects.get(coco_id, ())
@@ -164,6 +169,74 @@ def crop_box(
     )
     x0, y0, x1, y1 = (float(min(max(v, 0), 1)) for v in (x, y, x + width, y + height))
     return (x0, y0, x1 - x0, y1 - y0) if x1 > x0 and y1 > y0 else None
+
+
+def read_crop(text: str) -> tuple[float, float, float, float]:
+    """Read a cell of the column ``cropBox``, such as ``(0, 0, 0.1671875, 0.1671875)``.
+
+    Returns
+    -------
+    (top, bottom, left, right) fractions cut off on each side of the photograph
+
+    Raises
+    ------
+    ValueError
+        If it is anything but four fractions that leave something.
+    """
+    try:
+        # Only literals: the cell is text from a file, and eval would execute it.
+        crop = tuple(float(part) for part in ast.literal_eval(text))
+    except (ValueError, TypeError, SyntaxError):
+        crop = ()
+    if len(crop) != 4 or min(crop) < 0 or crop[0] + crop[1] >= 1 or crop[2] + crop[3] >= 1:
+        raise ValueError(
+            f"cropBox {text!r} is not (top, bottom, left, right) in fractions: "
+            "fetch nsd_stim_info_merged.csv again"
+        )
+    return crop
+
+
+def crop_photograph(
+    image: Image.Image, crop: tuple[float, float, float, float], side: int = SIDE
+) -> np.ndarray:
+    """Cut NSD's square out of a COCO photograph.
+
+    Parameters
+    ----------
+    image : the photograph in any colour mode, pixels as stored: COCO's boxes count those, so
+        what its EXIF data say about its orientation is not applied
+    crop : (top, bottom, left, right) fractions cut off on each side (``cropBox``)
+    side : pixels per side afterwards
+
+    Returns
+    -------
+    (side, side, 3) uint8 RGB. Near to NSD's image but not identical: which kernel NSD resized
+    with is not known, and Lanczos is our choice.
+
+    Raises
+    ------
+    ValueError
+        If the crop leaves no square, so belongs to another photograph.
+    """
+    top, bottom, left, right = crop
+    width, height = image.size
+    box = (
+        round(left * width),
+        round(top * height),
+        width - round(right * width),
+        height - round(bottom * height),
+    )
+    across, down = box[2] - box[0], box[3] - box[1]
+    # A real crop misses a square by a pixel or two; another photograph's by far more.
+    if min(across, down) < 1 or abs(across - down) > 2 + 0.02 * max(across, down):
+        raise ValueError(
+            f"crop {tuple(crop)} leaves {across} x {down} of {width} x {height} pixels, no square: "
+            "it belongs to another photograph"
+        )
+    shown = image.convert("RGB").crop(box)
+    if shown.size != (side, side):
+        shown = shown.resize((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(shown)
 
 
 def _photographs(layout: Layout, nsd_ids: np.ndarray | list[int]) -> list[tuple[int, str, int]]:

@@ -13,7 +13,16 @@ from pathlib import Path
 
 SUBJECTS = tuple(range(1, 9))
 HEMISPHERES = ("lh", "rh")
-FORMATS = ("nii.gz", "hdf5")
+FORMATS = ("nii.gz", "hdf5", "masked")
+"""Formats of a session's betas: NSD's two, and ours with the voxels of a mask only."""
+ORIGINS = ("shared", "stimuli", "coco")
+"""Where single images come from: NSD's own PNG files, its stimulus file, or COCO's photographs
+cropped again, which are near to what was shown but not identical."""
+_SESSIONS = {
+    "nii.gz": "betas_session??.nii.gz",
+    "hdf5": "betas_session??.hdf5",
+    "masked": "masked/betas_session??.npy",
+}
 SPLITS = ("train2017", "val2017")
 
 
@@ -60,6 +69,11 @@ class Layout:
         """Return the HDF5 file of all images."""
         return self.root / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
 
+    def image(self, nsd_id: int, origin: str) -> Path:
+        """Return the PNG file of one image (0-based nsd_id) that came from one of `ORIGINS`."""
+        folder = self.stimuli().parent / "images" / _known(origin, ORIGINS, "origin")
+        return folder / f"{nsd_id // 1000:02d}" / f"nsd_id{nsd_id:05d}.png"
+
     def captions(self, split: str) -> Path:
         """Return COCO's caption file of one split."""
         return self.root / f"annotations/captions_{_known(split, SPLITS, 'split')}.json"
@@ -100,7 +114,17 @@ class Layout:
     def betas(self, subject: int, session: int, file_format: str = "nii.gz") -> Path:
         """Return the betas file of one session (1-based)."""
         suffix, number = _known(file_format, FORMATS, "file_format"), _whole(session, "session")
+        if suffix == "masked":
+            return self.betas_folder(subject) / f"masked/betas_session{number:02d}.npy"
         return self.betas_folder(subject) / f"betas_session{number:02d}.{suffix}"
+
+    def masked_voxels(self, subject: int) -> Path:
+        """Return the flat C-order indices of the voxels that the masked betas hold."""
+        return self.betas_folder(subject) / "masked/voxels.npy"
+
+    def key(self, path: Path) -> str:
+        """Return the key in the public bucket of a file below the root."""
+        return Path(path).relative_to(self.root).as_posix()
 
     def ncsnr(self, subject: int) -> Path:
         """Return the noise ceiling signal-to-noise ratio volume."""
@@ -116,7 +140,7 @@ class Layout:
         Parameters
         ----------
         subject : int, 1 to 8
-        file_format : "nii.gz", "hdf5", or None for either
+        file_format : one of `FORMATS`, or None for any
 
         Raises
         ------
@@ -129,7 +153,7 @@ class Layout:
             {
                 int(path.name[len("betas_session") :].split(".")[0])
                 for suffix in wanted
-                for path in folder.glob(f"betas_session??.{suffix}")
+                for path in folder.glob(_SESSIONS[suffix])
             }
         )
         if not found:

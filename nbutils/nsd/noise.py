@@ -10,7 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from nbutils.nsd.layout import Layout
-from nbutils.nsd.volumes import check_voxels, read_volume
+from nbutils.nsd.volumes import check_voxels, grid, read_volume
+
+VOXELS_PER_BLOCK = 2000
+"""Columns in memory at once: 160 MB of 10,000 images twice."""
 
 
 def noise_ceiling(ncsnr: np.ndarray, n_repeats: np.ndarray | int) -> np.ndarray:
@@ -39,7 +42,7 @@ def noise_ceiling(ncsnr: np.ndarray, n_repeats: np.ndarray | int) -> np.ndarray:
 
 def read_ncsnr(layout: Layout, subject: int, voxels: np.ndarray) -> np.ndarray:
     """Read NSD's ncsnr of some voxels, float32; NaN outside the brain, exact 0 is normal."""
-    volume = read_volume(layout.ncsnr(subject))
+    volume = read_volume(layout.ncsnr(subject), grid(layout, subject)[0])
     return volume.reshape(-1)[check_voxels(voxels, volume.shape)].astype(np.float32)
 
 
@@ -75,6 +78,55 @@ def estimate_ncsnr(betas: np.ndarray, nsd_id: np.ndarray, session: np.ndarray) -
     flat = noise == 0
     ratio = np.sqrt(np.maximum(1 - noise, 0) / np.where(flat, 1, noise))
     return np.where(flat, 0, ratio).astype(np.float32)
+
+
+def repeat_reliability(betas: np.ndarray, nsd_id: np.ndarray) -> np.ndarray:
+    """Correlate the first with the second showing of the same images, voxel by voxel.
+
+    Parameters
+    ----------
+    betas : (n_trials, n_voxels) in order of time; z-scored per session, or drifts between
+        sessions count as reliable (`zscore_sessions`)
+    nsd_id : (n_trials,) image of each trial
+
+    Returns
+    -------
+    (n_voxels,) float32 correlation over images; NaN where it is not defined: fewer than two
+    images shown twice, or a voxel that does not change
+
+    Notes
+    -----
+    Expected is s2 / (s2 + n2) with the variances of signal and noise, which is the noise ceiling
+    of one trial: ``noise_ceiling(ncsnr, 1) / 100``.
+    """
+    first, second = _showings(np.asarray(nsd_id))
+    n_voxels = np.shape(betas)[1]
+    found = np.full(n_voxels, np.nan, np.float32)
+    if len(first) < 2:
+        return found
+    for start in range(0, n_voxels, VOXELS_PER_BLOCK):
+        columns = slice(start, start + VOXELS_PER_BLOCK)
+        one, two = (np.asarray(betas[rows, columns], np.float32) for rows in (first, second))
+        found[columns] = _correlate(one, two)
+    return found
+
+
+def _showings(nsd_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of the first and of the second showing of every image that has both."""
+    order = np.argsort(nsd_id, kind="stable")
+    _, start, count = np.unique(nsd_id[order], return_index=True, return_counts=True)
+    start = start[count > 1]
+    return order[start], order[start + 1]
+
+
+def _correlate(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Correlate columns; NaN where one is constant."""
+    centred = [part - part.mean(axis=0, dtype=np.float64).astype(np.float32) for part in (one, two)]
+    sums = np.einsum("iv,iv->v", *centred, dtype=np.float64)
+    squares = np.prod([np.einsum("iv,iv->v", c, c, dtype=np.float64) for c in centred], axis=0)
+    constant = (np.ptp(one, axis=0) == 0) | (np.ptp(two, axis=0) == 0)
+    squares[constant] = 1
+    return np.where(constant, np.nan, sums / np.sqrt(squares)).astype(np.float32)
 
 
 def zscore_sessions(betas: np.ndarray, session: np.ndarray) -> np.ndarray:

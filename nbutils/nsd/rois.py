@@ -7,6 +7,7 @@ So ``volume != 0`` would select the outside of the brain; every test below is ``
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 
 import numpy as np
 
@@ -29,6 +30,7 @@ ROI_SETS: dict[str, tuple[str, tuple[str, ...]]] = {
 ``floc-food`` exists in the miniature world only: NSD's localizer has no food, and food regions
 are a later finding in NSD itself (Jain et al. 2023; Khosla et al. 2022; Pennock et al. 2023).
 """
+_LONG = 40
 
 
 def mask(layout: Layout, subject: int, atlas: str = "nsdgeneral") -> np.ndarray:
@@ -108,6 +110,92 @@ def roi(
     return np.isin(values, [number for name in names for number in find(table, name, atlas)])
 
 
+def union(
+    layout: Layout,
+    subject: int,
+    *regions: str | tuple[str, tuple[str, ...]],
+    voxels: np.ndarray | None = None,
+    hemisphere: str | None = None,
+) -> np.ndarray:
+    """Say which voxels of a mask lie in any of several regions, of any atlases.
+
+    Regions of different atlases overlap (``streams`` covers the face regions, for instance); a
+    voxel of two regions counts once.
+
+    Parameters
+    ----------
+    layout : Layout
+    subject : int
+    *regions : names of `ROI_SETS`, or pairs of atlas and labels such as
+        ``("HCP_MMP1", ("FFC", "VVC"))``
+    voxels : (n_voxels,) flat C-order indices; None takes the nsdgeneral mask
+    hemisphere : "lh", "rh", or None for both
+
+    Returns
+    -------
+    (n_voxels,) bool
+
+    Raises
+    ------
+    ValueError
+        If no region is given, or one is unknown.
+    """
+    if not regions:
+        raise ValueError(f"no region was named: choose from {', '.join(ROI_SETS)}")
+    voxels = mask(layout, subject) if voxels is None else voxels
+    inside = np.zeros(len(voxels), bool)
+    for region in regions:
+        if isinstance(region, str) and region not in ROI_SETS:
+            raise ValueError(
+                f"region={region!r}: choose from {', '.join(ROI_SETS)}, "
+                "or give a pair (atlas, labels)"
+            )
+        atlas, names = ROI_SETS[region] if isinstance(region, str) else region
+        names = (names,) if isinstance(names, str) else names
+        inside |= roi(layout, subject, atlas, *names, voxels=voxels, hemisphere=hemisphere)
+    return inside
+
+
+def eccentricity(
+    layout: Layout,
+    subject: int,
+    low: float,
+    high: float,
+    voxels: np.ndarray | None = None,
+) -> np.ndarray:
+    """Say which voxels of a mask look at a ring of the visual field.
+
+    This reads the continuous map ``prf_eccentricity``, defined wherever the population receptive
+    field was fitted; the ready-made bands of `roi` with the atlas ``prf-eccrois`` hold the voxels
+    of V1 to hV4 only.
+
+    Parameters
+    ----------
+    layout : Layout
+    subject : int
+    low, high : degrees from the fixation point, low <= eccentricity < high; NSD's images reach
+        4.2 degrees to each side, and its map stops at 1000
+    voxels : (n_voxels,) flat C-order indices; None takes the nsdgeneral mask
+
+    Returns
+    -------
+    (n_voxels,) bool, False where no receptive field was fitted (NaN)
+
+    Raises
+    ------
+    ValueError
+        If the ring is empty.
+    """
+    if not 0 <= low < high:
+        raise ValueError(f"low={low}, high={high}: give degrees with 0 <= low < high")
+    voxels = mask(layout, subject) if voxels is None else voxels
+    path = layout.volume(subject, "prf_eccentricity")
+    volume = read_volume(path, grid(layout, subject)[0])
+    degrees = volume.reshape(-1)[check_voxels(voxels, volume.shape)]
+    # NaN compares as False.
+    return (degrees >= low) & (degrees < high)
+
+
 def find(table: dict[str, int], name: str, atlas: str) -> list[int]:
     """Return the numbers of one label, or of its parts (V1v and V1d, FFA-1 and FFA-2)."""
     if name in table:
@@ -118,8 +206,16 @@ def find(table: dict[str, int], name: str, atlas: str) -> list[int]:
         if label in (f"{name}v", f"{name}d") or label.startswith(f"{name}-")
     ]
     if not parts:
-        raise ValueError(f"no label {name!r} in {atlas}: it has {', '.join(table)}")
+        raise ValueError(f"no label {name!r} in {atlas}: choose from {_listing(table, name)}")
     return parts
+
+
+def _listing(table: dict[str, int], name: str) -> str:
+    """List the labels, or of a long table (HCP_MMP1 has 180) those that are spelt alike."""
+    if len(table) <= _LONG:
+        return ", ".join(table)
+    near = get_close_matches(name, table, n=8, cutoff=0) or list(table)[:8]
+    return f"{len(table)} labels, among them {', '.join(near)}"
 
 
 def atlases(layout: Layout, subject: int) -> list[str]:
@@ -131,10 +227,13 @@ def atlases(layout: Layout, subject: int) -> list[str]:
 
 def _choices(layout: Layout, subject: int) -> str:
     found = ", ".join(atlases(layout, subject)) or "none"
-    return f"atlases of subject {subject} on disk: {found}"
+    return (
+        f"atlases of subject {subject} on disk are {found}; fetch or make it, or take one of them"
+    )
 
 
 def _volume(layout: Layout, subject: int, atlas: str, hemisphere: str | None = None) -> np.ndarray:
     path = layout.roi(subject, atlas, hemisphere)
-    require(path, f"atlas {atlas!r}", _choices(layout, subject))
+    what = f"atlas {atlas!r}" + ("" if hemisphere is None else f" of hemisphere {hemisphere}")
+    require(path, what, _choices(layout, subject))
     return read_volume(path, grid(layout, subject)[0])

@@ -88,8 +88,7 @@ def trials(layout: Layout, subject: int, sessions: Iterable[int] | None = None) 
     ----------
     layout : Layout
     subject : int
-    sessions : 1-based session numbers; None takes those whose betas are on disk. The design
-        file also lists sessions that never took place (subjects 3, 4, 6 and 8).
+    sessions : 1-based session numbers; None takes those whose betas are on disk
 
     Returns
     -------
@@ -100,7 +99,7 @@ def trials(layout: Layout, subject: int, sessions: Iterable[int] | None = None) 
     Raises
     ------
     ValueError
-        If the experiment has no such subject or session.
+        If the experiment has no such subject, or this subject no such session.
     """
     plan = design(layout)
     subject_name(subject)
@@ -118,13 +117,33 @@ def trials(layout: Layout, subject: int, sessions: Iterable[int] | None = None) 
     table["repeat"] = table.groupby("nsd_id").cumcount().astype(np.int64)
     table["shared"] = np.isin(nsd_id, plan.shared)
     wanted = check_sessions(
-        layout.sessions(subject) if sessions is None else sessions, int(plan.session.max())
+        layout.sessions(subject) if sessions is None else sessions,
+        recorded(layout, subject),
+        f"subject {subject}",
     )
     return table[table["session"].isin(wanted)].reset_index(drop=True)
 
 
-def check_sessions(sessions: Iterable[int], last: int) -> list[int]:
-    """Return session numbers in ascending order.
+def recorded(layout: Layout, subject: int) -> int:
+    """Return how many sessions of this subject took place.
+
+    The design file plans 40 sessions for everyone, and the stimulus table gives trial numbers for
+    all of them, but subjects 3, 4, 6 and 8 came 32, 30, 32 and 30 times. The behaviour table
+    knows; where it is not on disk, the planned number is returned.
+    """
+    path = layout.behaviour(subject)
+    if path.is_file():
+        return _last_session(path, path.stat().st_mtime_ns)
+    return int(design(layout).session.max())
+
+
+@lru_cache(maxsize=16)
+def _last_session(path: Path, _stamp: int) -> int:
+    return int(_read_behaviour(path)["SESSION"].max())
+
+
+def check_sessions(sessions: Iterable[int], last: int, whose: str = "this experiment") -> list[int]:
+    """Return session numbers in ascending order; `whose` they are is said if one does not exist.
 
     Raises
     ------
@@ -137,7 +156,7 @@ def check_sessions(sessions: Iterable[int], last: int) -> list[int]:
     if len(set(wanted)) < len(wanted):
         raise ValueError(f"sessions={wanted}: a session is named twice")
     if wanted[0] < 1 or wanted[-1] > last:
-        raise ValueError(f"sessions={wanted}: this experiment has sessions 1 to {last}")
+        raise ValueError(f"sessions={wanted}: {whose} has sessions 1 to {last}")
     return wanted
 
 
@@ -167,7 +186,21 @@ def behaviour(layout: Layout, subject: int) -> pd.DataFrame:
         "responses.tsv",
         "download nsddata/ppdata of this subject or make the miniature world",
     )
-    table = pd.read_csv(path, sep="\t")
-    if "73KID" not in table:
-        raise ValueError(f"{path} has no column 73KID: it is not NSD's responses.tsv")
+    table = _read_behaviour(path)
     return table.assign(nsd_id=table["73KID"].astype(np.int64) - 1)
+
+
+def _read_behaviour(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, sep="\t")
+    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
+        raise ValueError(
+            f"{path} is no readable table ({' '.join(str(error).split())}): fetch it again"
+        ) from error
+    absent = [name for name in ("SESSION", "73KID") if name not in table]
+    if absent or table.empty:
+        raise ValueError(
+            f"{path} has no rows or no column {' and '.join(absent)}: it is not NSD's "
+            "responses.tsv, so fetch it again"
+        )
+    return table

@@ -6,6 +6,7 @@ left to right, y posterior to anterior and z inferior to superior.
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import nibabel
@@ -14,6 +15,7 @@ import numpy as np
 from nbutils.nsd.layout import Layout, require
 
 REMEDY = "download or make this subject's files, or check the data root"
+_DAMAGE = (nibabel.filebasedimages.ImageFileError, EOFError, OSError, ValueError, zlib.error)
 
 
 def read_volume(path: Path, shape: tuple[int, int, int] | None = None) -> np.ndarray:
@@ -38,18 +40,22 @@ def read_volume(path: Path, shape: tuple[int, int, int] | None = None) -> np.nda
     require(path, path.name, REMEDY)
     try:
         values = np.asanyarray(nibabel.load(path).dataobj)
-    except (nibabel.filebasedimages.ImageFileError, EOFError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read as a NIfTI volume ({error}): "
-            "it may be half downloaded, so fetch it again"
-        ) from error
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from error
     if values.ndim != 3 or (shape is not None and values.shape != tuple(shape)):
         expected = "x, y, z" if shape is None else f"{tuple(shape)}"
         raise ValueError(
             f"{path} holds an array of shape {values.shape}, not {expected}: "
-            "it belongs to another subject or another space"
+            "it belongs to another subject or another space, so fetch or make this subject's again"
         )
     return values
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path} cannot be read as a NIfTI volume ({' '.join(str(error).split())}): "
+        "it may be half downloaded, so fetch it again"
+    )
 
 
 def grid(layout: Layout, subject: int) -> tuple[tuple[int, int, int], np.ndarray]:
@@ -62,7 +68,10 @@ def grid(layout: Layout, subject: int) -> tuple[tuple[int, int, int], np.ndarray
         no scanner or anatomical space, so overlay only volumes of the same grid.
     """
     path = require(layout.volume(subject, "brainmask"), "brainmask.nii.gz", REMEDY)
-    image = nibabel.load(path)
+    try:
+        image = nibabel.load(path)
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from error
     return tuple(int(n) for n in image.shape[:3]), image.affine
 
 
@@ -138,6 +147,7 @@ def check_voxels(voxels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     if voxels.size and not (0 <= voxels.min() and voxels.max() < size):
         raise ValueError(
             f"voxels run from {voxels.min()} to {voxels.max()}, but a grid of shape "
-            f"{tuple(shape)} has {size} voxels: they belong to another subject"
+            f"{tuple(shape)} has {size} voxels: they belong to another subject, so take those of "
+            "rois.mask for this one"
         )
     return voxels.astype(np.int64)

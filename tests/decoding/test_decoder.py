@@ -5,9 +5,9 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from nbutils.decoding.decoder import Decoder
-from nbutils.decoding.features import Features
 from nbutils.decoding.rescale import describe
 from nbutils.decoding.ridge import RidgeOperator
+from nbutils.decoding.store import Features
 
 ALPHAS = {"autokl": 20.0, "clip_text": 200.0}
 
@@ -63,3 +63,38 @@ def test_parts_that_do_not_fit_are_refused(parts):
         Decoder(operator, features, ALPHAS).decode(test, ["vdvae"])
     with pytest.raises(ValueError, match="no nsd_id"):
         Decoder(RidgeOperator(train), features, ALPHAS)
+
+
+@pytest.mark.parametrize("mode", ["none", "train_cv", "test_stats"])
+def test_predictions_in_a_folder_equal_those_in_memory(parts, tmp_path, mode):
+    operator, features, test, _ = parts
+    decoder = Decoder(operator, features, ALPHAS, mode)
+    kept, stored = decoder.decode(test), decoder.decode(test, folder=tmp_path)
+    assert list(stored) == list(kept) == list(features)
+    for name, values in kept.items():
+        np.testing.assert_allclose(stored[name], values, rtol=1e-5, atol=1e-5)
+        assert isinstance(stored[name], np.memmap)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["autokl.npy", "clip_text.npy"]
+
+
+def test_each_penalty_is_factored_once(parts, monkeypatch):
+    operator, features, test, _ = parts
+    features = {f"{name}{k}": stored for k in range(3) for name, stored in features.items()}
+    alphas = {name: 20.0 if name.startswith("autokl") else 200.0 for name in features}
+    factored, gram = [], operator._solver.gram
+    monkeypatch.setattr(gram, "alpha", None)
+    factor = gram._factor
+    monkeypatch.setattr(gram, "_factor", lambda alpha: factored.append(alpha) or factor(alpha))
+    Decoder(operator, features, alphas, "train_cv").decode(test)
+    assert factored == [20.0, 200.0]
+
+
+def test_penalty_of_each_value_is_used(parts):
+    operator, features, test, train = parts
+    alphas = ALPHAS | {"autokl": np.array([[1.0, 10, 100], [1000, 10, 1]])}
+    found = Decoder(operator, features, alphas, "train_cv").decode(test, ["autokl"], mode="none")
+    targets = features["autokl"].take(operator.nsd_id).reshape(60, -1)
+    expected = Ridge(alpha=alphas["autokl"].ravel()).fit(train, targets).predict(test)
+    np.testing.assert_allclose(found["autokl"].reshape(12, -1), expected, rtol=1e-3, atol=1e-3)
+    scaled = Decoder(operator, features, alphas, "train_cv").decode(test[:1], ["autokl"])
+    assert np.isfinite(scaled["autokl"]).all()

@@ -5,9 +5,9 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
-from nbutils.decoding.features import Features
 from nbutils.decoding.rescale import describe, describe_predictions, rescale
 from nbutils.decoding.ridge import RidgeOperator
+from nbutils.decoding.store import Features
 
 
 def make_data(seed=0):

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from himalaya.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
-from nbutils.decoding.features import Features
+from nbutils.decoding.gram import Gram
 from nbutils.decoding.ridge import RidgeOperator
+from nbutils.decoding.solvers import NumpySolver, TorchSolver
+from nbutils.decoding.store import Features
 
 
 def make_problem(n_images, n_voxels, target_shape=(7, 5), seed=0):
@@ -57,8 +60,6 @@ def test_tiny_penalty_falls_back_to_double_precision():
     expected = reference.predict(test.astype(np.float64)).reshape(-1, 7, 5)
     operator = RidgeOperator(train)
     assert relative(operator.predict(test, targets, 1e-6), expected) < 1e-3
-    assert operator._factor(1e-6)[0].dtype == np.float64
-    assert operator._factor(100.0)[0].dtype == np.float32
 
 
 def test_collinear_voxels_without_penalty_are_refused():
@@ -141,3 +142,87 @@ def test_bad_input_is_refused_with_a_reason():
     train[3, 4] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         RidgeOperator(train)
+
+
+def test_each_target_can_have_its_own_penalty():
+    train, targets, test = make_problem(60, 90)
+    alphas = np.random.default_rng(2).choice([3.0, 30.0, 300.0], size=(7, 5))
+    operator = RidgeOperator(train)
+    found = operator.predict(test, targets, alphas, block=4)
+    reference = Ridge(alpha=alphas.ravel()).fit(train.astype(float), targets.reshape(60, -1))
+    expected = reference.predict(test.astype(float)).reshape(-1, 7, 5)
+    assert relative(found, expected) < 1e-5
+    with pytest.raises(ValueError, match="34 penalties for 35 targets"):
+        operator.predict(test, targets, alphas.ravel()[:-1])
+
+
+@pytest.mark.parametrize("shape", [(60, 90), (90, 40)])
+def test_penalties_in_any_order_give_what_a_fresh_operator_gives(shape):
+    train, targets, test = make_problem(*shape)
+    operator = RidgeOperator(train)
+    for alpha in (1e-6, 300.0, 5.0, 1e-5, 300.0, 1e4):
+        found = operator.predict(test, targets, alpha)
+        fresh = RidgeOperator(train).predict(test, targets, alpha)
+        np.testing.assert_array_equal(found, fresh)
+
+
+def test_factor_and_matrix_share_one_array_larger_than_a_block():
+    x = np.random.default_rng(0).normal(size=(1300, 1400)).astype(np.float32)
+    gram = Gram(x)
+    for alpha in (2000.0, 500.0):
+        assert gram.factor(alpha)
+        lower = np.tril(gram.matrix)
+        expected = (x @ x.T).astype(float) + alpha * np.eye(1300)
+        assert relative(lower @ lower.T, expected) < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(80, 200), (120, 60)])
+def test_unreliable_single_precision_factor_is_replaced_by_a_double_one(shape):
+    train, _, _ = make_problem(*shape)
+    solver = NumpySolver(train - train.mean(0))
+    assert solver.system(1e-4).matrix.dtype == np.float64
+    assert solver.system(1e4).matrix.dtype == np.float32
+
+
+def test_predictions_written_to_a_file_equal_those_in_memory(tmp_path):
+    train, targets, test = make_problem(50, 70)
+    operator = RidgeOperator(train)
+    found = operator.predict(test, targets, 30.0, block=4, out=tmp_path / "deep" / "p.npy")
+    assert isinstance(found, np.memmap) and not found.flags.writeable
+    np.testing.assert_array_equal(found, operator.predict(test, targets, 30.0, block=4))
+    np.testing.assert_array_equal(np.load(tmp_path / "deep" / "p.npy"), found)
+
+
+@pytest.mark.parametrize("shape", [(80, 120), (120, 80)])
+@pytest.mark.parametrize("alpha", [50.0, 1e-4])
+def test_torch_gives_what_numpy_gives(shape, alpha):
+    train, targets, test = make_problem(*shape)
+    centred, values = train - train.mean(0), targets.reshape(len(targets), -1)
+    values = values - values.mean(0)
+    ours, theirs = NumpySolver(centred), TorchSolver(centred, "cpu")
+    new = (test - train.mean(0)).astype(np.float32)
+    assert relative(theirs.weigh(new, alpha), ours.weigh(new, alpha)) < 1e-5
+    assert relative(theirs.weights(values, alpha), ours.weights(values, alpha)) < 1e-5
+    operator = ours.weigh(new, alpha)
+    assert relative(theirs.multiply(theirs.place(operator), values), operator @ values) < 1e-6
+
+
+def test_torch_halves_blocks_that_do_not_fit_its_memory(monkeypatch):
+    train, targets, test = make_problem(40, 60)
+    solver, flat = TorchSolver(train - train.mean(0), "cpu"), targets.reshape(40, -1)
+    operator = solver.weigh((test - train.mean(0)).astype(np.float32), 10.0)
+    up = solver._up
+
+    def small(values):
+        if values.shape[1] > 10:
+            raise torch.cuda.OutOfMemoryError
+        return up(values)
+
+    placed = solver.place(operator)
+    monkeypatch.setattr(solver, "_up", small)
+    assert relative(solver.multiply(placed, flat), operator @ flat) < 1e-6
+
+
+def test_unknown_device_is_refused():
+    with pytest.raises(ValueError, match="cpu or cuda"):
+        RidgeOperator(np.eye(3), device="abacus")

@@ -77,6 +77,31 @@ def test_legacy_ssim_is_the_mean_of_one_dimensional_columns(photographs):
     assert abs(legacy[0] - measures.ssim(found[:1], truth[:1])[0]) > 0.005
 
 
+def test_legacy_ssim_is_scikit_images_with_columns_as_channels(photographs):
+    found, truth = photographs
+    expected = [
+        structural_similarity(
+            rgb2gray(a),
+            rgb2gray(b),
+            channel_axis=-1,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=1.0,
+        )
+        for a, b in zip(found[:3], truth[:3], strict=True)
+    ]
+    legacy = measures.ssim(found[:3], truth[:3], "legacy_columns")
+    np.testing.assert_allclose(legacy, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("variant", ["2d", "legacy_columns"])
+def test_images_smaller_than_the_window_are_refused(variant):
+    small = np.zeros((1, 10, 10, 3), np.uint8)
+    with pytest.raises(ValueError, match="win"):
+        measures.ssim(small, small, variant)
+
+
 def test_hits_on_planted_answers():
     probabilities = np.array([[0.1, 0.8, 0.3], [0.9, 0.2, 0.95], [0.6, 0.1, 0.2]])
     names = [["dog", "bus"], ["tree"], ["bus", "table"]]

@@ -13,9 +13,9 @@ from scipy.io import loadmat, whosmat
 from nbutils.miniature import write
 from nbutils.miniature.experiment import plan
 from nbutils.miniature.write import make
-from nbutils.nsd.betas import average_repeats, load_responses, noise_free
+from nbutils.nsd.betas import load_responses, noise_free
 from nbutils.nsd.layout import Layout
-from nbutils.nsd.noise import noise_ceiling, read_ncsnr
+from nbutils.nsd.noise import noise_ceiling, read_ncsnr, repeat_reliability, zscore_sessions
 from nbutils.nsd.rois import mask, roi
 from nbutils.nsd.session_files import read_session
 from nbutils.nsd.stimuli import Stimuli
@@ -70,7 +70,57 @@ def test_header_is_nsds(world):
     affine = nibabel.load(world.betas(1, 1)).affine
     np.testing.assert_allclose(affine[:3, :3], 1.8 * np.eye(3), rtol=1e-6)
     np.testing.assert_allclose(affine[:3, 3], -(n - 1) / 2 * 1.8, rtol=1e-6)
+    assert (head["scl_slope"], head["scl_inter"]) == (0, 0)
     assert nibabel.load(world.betas(1, 1)).header.get_slope_inter() == (None, None)
+
+
+def test_single_volumes_have_nsds_dimensions_and_the_same_grid(world):
+    shape = grid(world, 1)[0]
+    for path in (world.volume(1, "mean"), world.roi(1, "streams", "lh"), world.ncsnr(1)):
+        with gzip.open(path) as file:
+            head = nibabel.Nifti1Header(file.read(348), check=False)
+        assert head["dim"].tolist() == [3, *shape, 1, 1, 1, 1]
+        np.testing.assert_allclose(head["pixdim"][:5], [0, 1.8, 1.8, 1.8, 1.3333334], rtol=1e-6)
+        np.testing.assert_array_equal(nibabel.load(path).affine, grid(world, 1)[1])
+
+
+def test_the_files_of_a_subject_are_those_that_nsd_has(world):
+    names = {path.name.split(".nii")[0] for path in world.ppdata(1).glob("*.nii.gz")}
+    maps = ("angle", "eccentricity", "exponent", "gain", "meanvol", "R2", "size")
+    valid = {f"valid_session{k:02d}" for k in range(1, 5)}
+    assert names == valid | {"brainmask", "mean", "R2", "T1_to_func1pt8mm"} | {
+        f"prf_{name}" for name in maps
+    }
+    there = {path.name for path in world.betas_folder(1).iterdir()}
+    assert {"ncsnr.nii.gz", "meanbeta.nii.gz", "R2.nii.gz"} < there
+    brain = nibabel.load(world.volume(1, "brainmask")).get_fdata() > 0
+    for path in (world.volume(1, "R2"), world.betas_folder(1) / "R2.nii.gz"):
+        explained = nibabel.load(path).get_fdata()
+        assert explained.min() == 0 and 0 < explained[brain].mean() < 100
+    angle, gain = (nibabel.load(world.volume(1, f"prf_{n}")).get_fdata() for n in ("angle", "gain"))
+    assert np.nanmin(angle) >= 0 and np.nanmax(angle) <= 360 and np.nanmin(gain) > 0
+    np.testing.assert_array_equal(np.isnan(angle), np.isnan(gain))
+
+
+def test_label_tables_start_with_unknown_and_end_lines_in_tabs_and_blanks(world):
+    lines = world.labels(1, "prf-visualrois").read_text().split("\n")
+    assert lines[:2] == ["0 Unknown\t    ", "1 V1v\t    "] and lines[-1] == ""
+
+
+def test_tables_have_nsds_columns_in_nsds_order(world):
+    head = world.stim_info().read_text().partition("\n")[0].split(",")
+    subjects = [f"subject{s}" for s in range(1, 9)]
+    assert head == [
+        *",cocoId,cocoSplit,cropBox,loss,nsdId,flagged,BOLD5000,shared1000".split(","),
+        *subjects,
+        *(f"{subject}_rep{k}" for subject in subjects for k in range(3)),
+    ]
+    head = world.behaviour(1).read_text().partition("\n")[0]
+    assert head == (
+        "SUBJECT\tSESSION\tRUN\tTRIAL\t73KID\t10KID\tTIME\tISOLD\tISCORRECT\tRT\tCHANGEMIND\t"
+        "MEMORYRECENT\tMEMORYFIRST\tISOLDCURRENT\tISCORRECTCURRENT\tTOTAL1\tTOTAL2\tBUTTON\t"
+        "MISSINGDATA"
+    )
 
 
 def test_hdf5_has_nsds_axes_and_chunks(world):
@@ -131,17 +181,8 @@ def test_a_few_voxels_at_the_edge_are_lost_for_a_session_and_marked(world):
 def test_split_halves_reach_the_noise_ceiling_of_the_ncsnr_file(world):
     """First against second showing: the correlation is the single-trial noise ceiling."""
     table, betas = trials(world, 1), betas_of(world)
-    for session in world.sessions(1):
-        rows = (table["session"] == session).to_numpy()
-        betas[rows] -= betas[rows].mean(axis=0)
-    halves = []
-    for repeat in (0, 1):
-        rows = (table["repeat"] == repeat).to_numpy()
-        mean, ids = average_repeats(betas[rows], table["nsd_id"].to_numpy()[rows])
-        halves.append(mean[np.argsort(ids)] - mean.mean(axis=0))
-    reliability = (halves[0] * halves[1]).sum(0) / np.sqrt(
-        (halves[0] ** 2).sum(0) * (halves[1] ** 2).sum(0)
-    )
+    scores = zscore_sessions(betas, table["session"])
+    reliability = repeat_reliability(scores, table["nsd_id"].to_numpy())
     ceiling = noise_ceiling(read_ncsnr(world, 1, mask(world, 1)), 1) / 100
     assert np.median(reliability) == pytest.approx(np.median(ceiling), abs=0.015)
     assert np.corrcoef(reliability, ceiling)[0, 1] > 0.9
@@ -253,6 +294,8 @@ def test_foreign_folders_and_other_worlds_are_not_overwritten(tiny, tmp_path):
         ({"snr": -1.0}, "snr must be at least 0"),
         ({"snr": np.nan}, "snr must be at least 0"),
         ({"repeats": 0}, "at least 1 repeat"),
+        ({"recorded": 0}, "recorded=0: this plan has sessions 1 to 16"),
+        ({"recorded": 17}, "recorded=17: this plan has sessions 1 to 16"),
     ],
 )
 def test_impossible_parameters_write_nothing(tmp_path, arguments, words):
@@ -265,6 +308,25 @@ def test_snr_zero_is_a_brain_without_signal(tmp_path):
     layout = make(tmp_path / "silent", snr=0.0, **TINY)
     assert np.ptp(noise_free(layout, 1), axis=0).max() == 0
     assert np.median(noise_ceiling(read_ncsnr(layout, 1, mask(layout, 1)), 1)) < 4
+
+
+def test_fewer_recorded_sessions_are_the_same_sessions_in_the_same_plan(tmp_path):
+    """NSD's subjects 3, 4, 6 and 8: the tables plan on, the files and the behaviour end."""
+    size = TINY | {"n_private": 470}
+    whole, part = make(tmp_path / "2", **size), make(tmp_path / "1", recorded=1, **size)
+    assert (whole.sessions(1), part.sessions(1)) == ([1, 2], [1])
+    for path in (whole.expdesign(), whole.stim_info(), whole.betas(1, 1)):
+        same = part.root / path.relative_to(whole.root)
+        if path.suffix == ".mat":
+            fields = [loadmat(one)["masterordering"] for one in (path, same)]
+            np.testing.assert_array_equal(*fields)
+        else:
+            assert path.read_bytes() == same.read_bytes()
+    rows = [one.behaviour(1).read_text().splitlines() for one in (whole, part)]
+    assert rows[1] == rows[0][:751] and len(rows[0]) == 1501
+    assert not part.volume(1, "valid_session02").exists()
+    with pytest.raises(ValueError, match="made with recorded=1, not None"):
+        make(part.root, **size)
 
 
 def test_more_repeats_are_more_sessions(tmp_path):

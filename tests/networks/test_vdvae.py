@@ -7,6 +7,7 @@ from golden_parts import golden_network, photographs, read_golden
 from PIL import Image
 from scipy.special import softmax
 from scipy.stats import logistic
+from torch.utils.flop_counter import FlopCounterMode
 
 from nbutils.networks import dmol
 from nbutils.networks.checkpoints_parts import VDVAE_IMAGENET64
@@ -218,6 +219,55 @@ def test_published_network_has_75_maps_and_91168_numbers_in_the_first_31():
     assert published.count_features(31) == 91_168
     assert published.count_features(75) == 1_451_040
     assert sum(p.numel() for p in published.parameters()) == 125_005_860
+
+
+def count_calls(modules) -> list[int]:
+    """Return a list that grows by the index of each module that runs."""
+    ran: list[int] = []
+    for i, module in enumerate(modules):
+        module.register_forward_hook(lambda *_, i=i: ran.append(i))
+    return ran
+
+
+def test_published_network_runs_31_of_75_blocks_and_a_quarter_of_the_arithmetic():
+    with torch.device("meta"):  # shapes without numbers: full size at no cost
+        published = VDVAE(VDVAE_IMAGENET64).requires_grad_(False)
+    ran = count_calls(published.decoder.dec_blocks)
+    work = []
+    for n_layers in (31, 75):
+        with FlopCounterMode(display=False) as counter:
+            flat = published.latents(np.zeros((1, 64, 64, 3), np.uint8), n_layers)
+        work.append(counter.get_total_flops())
+        assert flat.shape == (1, published.count_features(n_layers))
+    assert ran == [*range(31), *range(75)]
+    assert 3.7 < work[1] / work[0] < 3.9
+
+
+@pytest.mark.parametrize("n_layers", [1, 4, 6, 11])
+def test_first_latents_are_those_of_a_full_pass_and_later_blocks_do_not_run(golden, n_layers):
+    net = golden_network("vdvae")
+    ran = count_calls(net.decoder.dec_blocks)
+    images = golden.inputs["image_uint8"].numpy()
+    expected = net.latents(images, 11)[:, : net.count_features(n_layers)]
+    ran.clear()
+    assert torch.equal(net.latents(images, n_layers), expected)
+    assert ran == list(range(n_layers))
+    means = flatten([golden.outputs[f"mean.qm.{i:02d}"] for i in range(n_layers)])
+    torch.testing.assert_close(expected, means, **CALL)
+
+
+def test_drawn_latents_are_those_of_a_full_pass(net):
+    image, size = photographs()[0][None], net.count_features(4)
+    draws = [
+        net.latents(image, n, sample=True, generator=torch.Generator().manual_seed(5))
+        for n in (4, 11)
+    ]
+    assert torch.equal(draws[0], draws[1][:, :size])
+
+
+def test_stopping_before_the_image_resolution_needs_no_bias_there():
+    net = VDVAE(TRAINABLE | {"no_bias_above": 4})
+    assert net.latents(np.zeros((2, 16, 16, 3), np.uint8), 3).shape == (2, 4 + 2 * 64)
 
 
 def test_block_strings_are_read():

@@ -5,10 +5,18 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nbutils.miniature import captions as grammar
 from nbutils.miniature import scenes
-from nbutils.nsd.captions import captions, categories, crop_box, stim_info, things
+from nbutils.nsd.captions import (
+    captions,
+    categories,
+    crop_box,
+    crop_photograph,
+    stim_info,
+    things,
+)
 from nbutils.nsd.layout import Layout
 from nbutils.nsd.trials import trials
 
@@ -74,6 +82,48 @@ def test_crop_box_of_nsds_first_image():
 def test_crop_at_top_and_bottom_moves_y_only():
     got = crop_box((10, 30, 20, 20), (80, 100), (0.2, 0.0, 0.0, 0.0))
     assert got == pytest.approx((10 / 80, 10 / 80, 20 / 80, 20 / 80))
+
+
+def gradient(width: int, height: int) -> np.ndarray:
+    """Make a photograph whose red tells the column and whose green tells the row."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x % 256, y % 256, x // 256], axis=-1).astype(np.uint8)
+
+
+def test_nsds_first_image_is_cut_107_pixels_from_each_side():
+    pixels = gradient(*FIRST_SIZE)
+    crop = ast.literal_eval(FIRST_CROP)
+    # Without a resize the kernel does not matter, so the pixels are the photograph's.
+    same = crop_photograph(Image.fromarray(pixels), crop, side=426)
+    np.testing.assert_array_equal(same, pixels[:, 107 : 640 - 107])
+    shown = crop_photograph(Image.fromarray(pixels), crop)
+    assert shown.shape == (425, 425, 3) and shown.dtype == np.uint8
+    assert shown[200, 0, 0] == pytest.approx(107, abs=1)
+
+
+def test_the_four_numbers_are_top_bottom_left_and_right():
+    pixels = gradient(80, 100)
+    top = crop_photograph(Image.fromarray(pixels), (0.2, 0.0, 0.0, 0.0), side=80)
+    bottom = crop_photograph(Image.fromarray(pixels), (0.0, 0.2, 0.0, 0.0), side=80)
+    np.testing.assert_array_equal(top, pixels[20:])
+    np.testing.assert_array_equal(bottom, pixels[:80])
+    right = crop_photograph(Image.fromarray(gradient(100, 80)), (0, 0, 0.05, 0.15), side=80)
+    np.testing.assert_array_equal(right, gradient(100, 80)[:, 5:85])
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "1"])
+def test_photographs_of_every_colour_mode_come_out_as_rgb(mode):
+    image = Image.fromarray(gradient(60, 60)).convert(mode)
+    shown = crop_photograph(image, (0, 0, 0, 0), side=30)
+    assert shown.shape == (30, 30, 3) and shown.std() > 0
+    if mode == "L":
+        np.testing.assert_array_equal(shown[..., 0], shown[..., 2])
+
+
+@pytest.mark.parametrize("crop", [(0, 0, 0, 0), (0, 0, 0.5, 0.5), (0.6, 0.6, 0, 0)])
+def test_a_crop_that_leaves_no_square_is_refused(crop):
+    with pytest.raises(ValueError, match="belongs to another photograph"):
+        crop_photograph(Image.fromarray(gradient(*FIRST_SIZE)), crop)
 
 
 def test_captions_and_categories_of_the_small_world_are_those_of_its_scenes(small):

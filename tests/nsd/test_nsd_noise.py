@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import zscore
 
-from nbutils.nsd.noise import estimate_ncsnr, noise_ceiling, read_ncsnr, zscore_sessions
+from nbutils.nsd.noise import (
+    estimate_ncsnr,
+    noise_ceiling,
+    read_ncsnr,
+    repeat_reliability,
+    zscore_sessions,
+)
 from nbutils.nsd.rois import mask
 
 
@@ -68,6 +76,43 @@ def test_without_repeats_there_is_no_estimate():
 def test_constant_voxels_score_zero():
     assert not zscore_sessions(np.full((6, 2), 7.0), np.zeros(6)).any()
     assert estimate_ncsnr(np.full((6, 1), 7.0), np.arange(6) // 2, np.zeros(6)).tolist() == [0]
+
+
+def test_reliability_is_the_share_of_signal_in_one_trial():
+    """r = s2 / (s2 + n2), the noise ceiling of one trial; 20,000 images leave .007 of scatter."""
+    rng = np.random.default_rng(3)
+    planted = np.array([0.0, 0.2, 0.361, 1.0, 3.0])
+    nsd_id = rng.permutation(np.repeat(np.arange(20_000), 2))
+    signal = rng.standard_normal((20_000, 5)) * planted
+    betas = signal[nsd_id] + rng.standard_normal((40_000, 5)) + 5
+    expected = noise_ceiling(planted, 1) / 100
+    np.testing.assert_allclose(repeat_reliability(betas, nsd_id), expected, atol=0.03)
+
+
+@settings(max_examples=50, deadline=None)
+@given(nsd_id=st.lists(st.integers(0, 9), min_size=1, max_size=40), seed=st.integers(0, 9))
+def test_reliability_takes_the_first_two_showings_of_every_image(nsd_id, seed):
+    betas = np.random.default_rng(seed).standard_normal((len(nsd_id), 3))
+    shows = {one: [row for row, seen in enumerate(nsd_id) if seen == one] for one in set(nsd_id)}
+    pairs = [rows[:2] for rows in shows.values() if len(rows) > 1]
+    got = repeat_reliability(betas, np.array(nsd_id))
+    assert got.shape == (3,) and got.dtype == np.float32
+    if len(pairs) < 2:
+        assert np.isnan(got).all()
+        return
+    one, two = (betas[[pair[k] for pair in pairs]] for k in (0, 1))
+    expected = [np.corrcoef(one[:, v], two[:, v])[0, 1] for v in range(3)]
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_reliability_goes_by_blocks_of_voxels_and_leaves_constant_ones_open():
+    betas = np.random.default_rng(5).standard_normal((40, 4500)).astype(np.float32)
+    betas[:, 7] = 3
+    nsd_id = np.tile(np.arange(20), 2)
+    expected = [np.corrcoef(*betas.reshape(2, 20, -1)[..., v])[0, 1] for v in (0, 2000, 4499)]
+    got = repeat_reliability(betas, nsd_id)
+    np.testing.assert_allclose(got[[0, 2000, 4499]], expected, atol=1e-5)
+    assert np.flatnonzero(np.isnan(got)).tolist() == [7]
 
 
 def test_ncsnr_is_nan_outside_the_brain_only(small):

@@ -10,8 +10,10 @@ from scipy.io import savemat
 from nbutils.miniature import experiment, scenes
 from nbutils.nsd.captions import stim_info
 from nbutils.nsd.layout import Layout
+from nbutils.nsd.noise import noise_ceiling
 from nbutils.nsd.stimuli import Stimuli
-from nbutils.nsd.trials import behaviour, split, trials
+from nbutils.nsd.trials import behaviour, recorded, split, trials
+from nbutils.world import WORLDS
 
 
 def write(root, order, images, shared, pattern, dtype=np.float64) -> Layout:
@@ -107,6 +109,90 @@ def test_the_image_of_a_trial_is_the_scene_of_that_number(small):
     shown = Stimuli(small)[nsd_id]
     expected = np.stack([scenes.draw(scenes.scene(int(i))) for i in nsd_id])
     np.testing.assert_array_equal(shown, expected)
+
+
+def shift_some_to_the_end(rng: np.random.Generator, early: int = 27_750) -> np.ndarray:
+    """Order 10,000 images of three showings so that 37 sessions miss what subject 1's missed.
+
+    NSD's counts: 839, 110, 33 and 18 of the 1,000 shared images had 3, 2, 1 and 0 showings, and
+    141 of the 9,000 private ones had none.
+    """
+    late = np.zeros(10_000, np.int64)
+    late[rng.permutation(1000)[:161]] = np.repeat([3, 2, 1], [18, 33, 110])
+    private = 1000 + rng.permutation(9000)
+    late[private[:141]] = 3
+    late[private[141:][: 30_000 - early - late.sum()]] = 1
+    images = np.arange(10_000)
+    return np.concatenate(
+        [rng.permutation(np.repeat(images, 3 - late)), rng.permutation(np.repeat(images, late))]
+    )
+
+
+@pytest.fixture(scope="module")
+def full_size(tmp_path_factory) -> Layout:
+    """A design of NSD's size: 40 sessions, 10,000 images, of which 1,000 are shared."""
+    rng = np.random.default_rng(7)
+    ids = rng.permutation(73_000)
+    shared = np.sort(ids[:1000])
+    images = np.stack([np.concatenate([shared, ids[1000 + 9000 * s :][:9000]]) for s in range(8)])
+    runs = pattern([[63 - run % 2 for run in range(12)]] * 40, slots=75)
+    root = tmp_path_factory.mktemp("full")
+    return write(root, shift_some_to_the_end(rng), images, shared, runs)
+
+
+def test_named_splits_of_nsds_size(full_size):
+    """37 sessions: 8,859 training and 982 test images; 40 sessions: 9,000 and 1,000."""
+    found = {}
+    for name in ("classic", "full"):
+        table = trials(full_size, 1, WORLDS["nsd"].session_numbers(1, name))
+        found[name] = [part["nsd_id"].nunique() for part in split(table)]
+        assert (table.groupby("session").size() == 750).all()
+    assert found == {"classic": [8859, 982], "full": [9000, 1000]}
+    _, test = split(trials(full_size, 1, range(1, 38)))
+    repeats = test.groupby("nsd_id").size()
+    assert repeats.value_counts().to_dict() == {3: 839, 2: 110, 1: 33}
+    assert noise_ceiling(0.361, repeats)[()] == pytest.approx(25.8, abs=0.1)
+    assert noise_ceiling(0.361, 3)[()] == pytest.approx(28.1, abs=0.1)
+
+
+def test_any_range_of_sessions_keeps_the_order_and_the_trial_numbers(full_size):
+    every = trials(full_size, 5, range(1, 41))
+    some = trials(full_size, 5, [20, 5, 6])
+    np.testing.assert_array_equal(some, every[every["session"].isin([5, 6, 20])])
+    assert some["trial"].iloc[[0, -1]].tolist() == [3000, 14_999]
+
+
+@pytest.mark.parametrize(("subject", "last"), [(1, 40), (3, 32), (4, 30), (8, 30)])
+def test_subjects_have_their_own_number_of_sessions(full_size, subject, last):
+    """The design plans 40 for all; the behaviour table ends with the last that took place."""
+    path = full_size.behaviour(subject)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sessions = np.repeat(np.arange(1, last + 1), 2)
+    pd.DataFrame({"SUBJECT": subject, "SESSION": sessions, "73KID": 1}).to_csv(
+        path, sep="\t", index=False
+    )
+    assert recorded(full_size, subject) == last == WORLDS["nsd"].sessions_of(subject)
+    assert len(trials(full_size, subject, range(1, last + 1))) == 750 * last
+    with pytest.raises(ValueError, match=f"subject {subject} has sessions 1 to {last}"):
+        trials(full_size, subject, [last + 1])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "no readable table"),
+        (b"SUBJECT\tSESSION\t73KID\n", "no rows"),
+        (b"SUBJECT\tSESSION\n1\t1\n", "73KID"),
+        (b"\xff\xfe\x00a\tb\n1\t2\n", "responses.tsv"),
+    ],
+)
+def test_a_damaged_behaviour_table_is_named(tmp_path, content, words):
+    layout = Layout(tmp_path)
+    layout.behaviour(1).parent.mkdir(parents=True)
+    layout.behaviour(1).write_bytes(content)
+    with pytest.raises(ValueError, match=words) as told:
+        behaviour(layout, 1)
+    assert "responses.tsv" in str(told.value) and "\n" not in str(told.value)
 
 
 def test_split_is_by_image(small):

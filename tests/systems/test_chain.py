@@ -31,9 +31,9 @@ def captions_of(ids):
 
 def store(name, networks, stimuli, folder, ids=IDS, batch_size=4, **options):
     return extract(
-        name, networks, stimuli, captions_of(ids), ids, folder / f"{name}.npy",
+        [name], networks, stimuli, captions_of(ids), ids, folder,
         options=FeatureOptions(**options), batch_size=batch_size, progress=False,
-    )  # fmt: skip
+    )[name]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FEATURES)
