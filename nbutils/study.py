@@ -251,7 +251,8 @@ class Study(BaseModel):
         """
         if self.world.maker is None:
             folder = self.data / f"nsddata_betas/ppdata/subj{subject:02d}"
-            return next(folder.rglob("betas_session01.*"), None) is not None
+            files = (path.suffix for path in folder.rglob("betas_session01.*"))
+            return any(suffix in (".gz", ".hdf5", ".npy") for suffix in files)
         self.model_copy(update={"subject": subject}).prepare()
         return True
 

@@ -68,6 +68,7 @@ class Decoder:
         mode: str | None = None,
         progress: bool = False,
         folder: str | Path | None = None,
+        suffix: str = "",
     ) -> dict[str, Float]:
         """Predict features from responses.
 
@@ -78,7 +79,8 @@ class Decoder:
         mode : "none", "train_cv" or "test_stats" instead of the decoder's own; synthetic patterns
             are decoded with "none" and scaled by `nbutils.synthetic.normalise`
         progress : show a progress bar for each feature
-        folder : where ``<name>.npy`` are written, so that predictions need no memory
+        folder : where ``<name><suffix>.npy`` are written, so that predictions need no memory
+        suffix : what follows a feature's name in its file's name
 
         Returns
         -------
@@ -86,27 +88,28 @@ class Decoder:
         """
         mode = self.mode if mode is None else mode
         names = list(self.features if names is None else names)
-        decode = self._decode_memory if folder is None else self._decode_folder
         found = {}
         # Features of one penalty follow each other: the operator keeps one factor.
-        for name in sorted(names, key=lambda name: self._order(name)):
-            found[name] = decode(responses, name, mode, progress, folder)
+        for name in sorted(names, key=self._order):
+            if folder is None:
+                found[name] = self._decode_memory(responses, name, mode, progress)
+            else:
+                path = Path(folder) / f"{name}{suffix}.npy"
+                found[name] = self._decode_file(responses, name, mode, progress, path)
         return {name: found[name] for name in names}
 
-    def _decode_memory(
-        self, responses: ArrayLike, name: str, mode: str, progress: bool, folder: None
-    ) -> Float:
+    def _decode_memory(self, responses: ArrayLike, name: str, mode: str, progress: bool) -> Float:
         targets, alpha = self._find(name), self.alphas[name]
         values = self.operator.predict(responses, targets, alpha, progress=progress)
         return rescale(values, mode, **self._statistics(name, mode), out=values)
 
-    def _decode_folder(
-        self, responses: ArrayLike, name: str, mode: str, progress: bool, folder: str | Path
+    def _decode_file(
+        self, responses: ArrayLike, name: str, mode: str, progress: bool, path: Path
     ) -> Float:
-        path, targets, alpha = Path(folder) / f"{name}.npy", self._find(name), self.alphas[name]
+        targets, alpha = self._find(name), self.alphas[name]
         if mode == "none":
             return self.operator.predict(responses, targets, alpha, progress=progress, out=path)
-        plain = path.with_name(f"{name}.plain.npy")
+        plain = path.with_name(f"{path.stem}.plain.npy")
         try:
             values = self.operator.predict(responses, targets, alpha, progress=progress, out=plain)
             with write_npy(path, values.shape) as array:

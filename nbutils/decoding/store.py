@@ -95,7 +95,7 @@ def open_features(path: str | Path) -> Features:
     record = json.loads(sidecar(path).read_text())
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:  # NumPy names neither the file nor a remedy
+    except (ValueError, EOFError) as error:  # NumPy names neither the file nor a remedy
         raise ValueError(
             f"{path} is damaged ({error}); remove it and extract the features again."
         ) from None

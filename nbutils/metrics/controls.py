@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nbutils.decoding.features import Features, open_features
+from nbutils.decoding.store import Features, open_features
 from nbutils.metrics.bootstrap import derange
 from nbutils.nsd.betas import Responses, load_responses, noise_free
 from nbutils.nsd.layout import Layout
@@ -184,13 +184,19 @@ def borrow_responses(
     """
     ids = np.asarray(nsd_ids, dtype=np.int64)
     for other in others:
-        on_disk = any(layout.betas_folder(other).glob("betas_session??.*"))
-        if other == subject or not on_disk:
+        if other == subject or not _on_disk(layout, other):
             continue
         if np.isin(ids, trials(layout, other)["nsd_id"]).all():
             found = load_responses(layout, other, progress=progress)
             return _put_in_place(layout, subject, voxels, ids, found)
     return None
+
+
+def _on_disk(layout: Layout, subject: int) -> bool:
+    try:
+        return bool(layout.sessions(subject))
+    except FileNotFoundError:
+        return False
 
 
 def remove_noise(layout: Layout, own: Responses) -> Float | None:

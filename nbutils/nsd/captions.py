@@ -3,29 +3,46 @@
 NSD's images are crops of COCO 2017 photographs from both splits; the stimulus table says which
 (columns ``cocoId``, ``cocoSplit``, ``cropBox``). Objects may lie outside the crop, and the
 photographs cropped again are near to what was shown.
+
+COCO's largest file holds 448 MB, mostly outlines of objects. They are dropped while it is read, and
+the boxes are kept beside it, so that the next reader need not go through it again.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
+import re
+import struct
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from nbutils.artifacts import replacing
 from nbutils.nsd.layout import Layout, require
 
 SIDE = 425
 """Pixels per side of NSD's images."""
 
 _REMEDY = (
-    "unpack COCO's annotations_trainval2017.zip into the data root, or make the miniature world"
+    "fetch it with `python -m nbutils nsd fetch`, unpack COCO's annotations_trainval2017.zip "
+    "into the data root, or make the miniature world"
 )
+_PIECE = 2**22  # characters read at a time
+# A list of numbers up to the next key or the end of its row: never half of one that a piece cuts.
+_OUTLINE = re.compile(
+    r'"segmentation":\s*\[[0-9.,eE+\-\[\] \t\r\n]*\](?=[ \t\r\n]*(?:,[ \t\r\n]*"|\}))'
+)
+_OBJECT = np.dtype([("image", "<i8"), ("kind", "<i8"), ("box", "<f8", 4)])
+_IMAGE = np.dtype([("number", "<i8"), ("size", "<f8", 2)])
 
 
 @dataclass(frozen=True)
@@ -103,17 +120,19 @@ def captions(layout: Layout, nsd_ids: np.ndarray | list[int]) -> list[list[str]]
 
 def things(layout: Layout, nsd_ids: np.ndarray | list[int]) -> list[list[Thing]]:
     """Return the objects inside the crop that was shown, largest box first."""
-    boxes = stim_info(layout)["cropBox"]
+    crops = stim_info(layout)["cropBox"]
     found = []
     for nsd_id, split, coco_id in _photographs(layout, nsd_ids):
-        path = layout.instances(split)
-        sizes, objects = _instances(path, _stamp(path))
-        crop = read_crop(boxes.at[nsd_id])
-        inside = (
-            (name, kind, crop_box(box, sizes[coco_id], crop))
-            for name, kind, box in objects.get(coco_id, ())
-        )
-        kept = [Thing(name, kind, box) for name, kind, box in inside if box is not None]
+        path, crop = layout.instances(split), read_crop(crops.at[nsd_id])
+        known = _boxes(path, _stamp(path))
+        if coco_id not in known:
+            raise KeyError(
+                f"nsd_id {nsd_id} (COCO {split} {coco_id}) is not among the images of {path}: "
+                f"the file is incomplete; {_REMEDY}"
+            )
+        size, objects = known.photograph(coco_id)
+        inside = ((*words, crop_box(box, size, crop)) for words, box in objects)
+        kept = [Thing(*one) for one in inside if one[-1] is not None]
         found.append(sorted(kept, key=lambda thing: -thing.area))
     return found
 
@@ -251,32 +270,102 @@ def _photographs(layout: Layout, nsd_ids: np.ndarray | list[int]) -> list[tuple[
     return list(zip(ids.tolist(), rows["cocoSplit"], rows["cocoId"].tolist(), strict=True))
 
 
-def _stamp(path: Path) -> int:
-    return require(path, path.name, _REMEDY).stat().st_mtime_ns
+def _stamp(path: Path) -> tuple[int, int]:
+    status = require(path, path.name, _REMEDY).stat()
+    return status.st_size, status.st_mtime_ns
 
 
 @lru_cache(maxsize=4)
-def _captions(path: Path, _stamp: int) -> dict[int, list[str]]:
+def _captions(path: Path, _stamp: tuple[int, int]) -> dict[int, list[str]]:
     sentences = defaultdict(list)
-    for row in _load(path)["annotations"]:
-        if text := row["caption"].strip():
-            sentences[row["image_id"]].append(text)
+    with _blaming(path):
+        for image, text in _load(path, _trim_caption)["annotations"]:
+            if text:
+                sentences[image].append(text)
     return dict(sentences)
 
 
+def _trim_caption(row: dict) -> Any:
+    return (row["image_id"], row["caption"].strip()) if "caption" in row else row
+
+
+class _Boxes(NamedTuple):
+    """What one instances file says about boxes, in at most 45 MB; images and owners ascend."""
+
+    images: np.ndarray  # (n,) int64, COCO numbers
+    sizes: np.ndarray  # (n, 2) float64, width and height in pixels
+    owners: np.ndarray  # (m,) int64, COCO number of the image of every object
+    kinds: np.ndarray  # (m,) int16, row of `words`
+    boxes: np.ndarray  # (m, 4) float64 (x, y, width, height); float32 would round 473.07
+    words: np.ndarray  # (k, 2) text, name and supercategory
+
+    def __contains__(self, coco_id: int) -> bool:
+        at = np.searchsorted(self.images, coco_id)
+        return coco_id in self.images[at : at + 1]
+
+    def photograph(self, coco_id: int) -> tuple[list[float], Iterator[tuple[list, list]]]:
+        """Return (width, height), and (name, supercategory), box of all objects in file order."""
+        size = self.sizes[np.searchsorted(self.images, coco_id)].tolist()
+        its = slice(*np.searchsorted(self.owners, (coco_id, coco_id + 1)))
+        words = self.words[self.kinds[its]].tolist()
+        return size, zip(words, self.boxes[its].tolist(), strict=True)
+
+
 @lru_cache(maxsize=4)
-def _instances(path: Path, _stamp: int) -> tuple[dict, dict]:
-    content = _load(path)
-    names = {row["id"]: (row["name"], row["supercategory"]) for row in content["categories"]}
-    sizes = {row["id"]: (row["width"], row["height"]) for row in content["images"]}
-    objects = defaultdict(list)
-    for row in content["annotations"]:
-        objects[row["image_id"]].append((*names[row["category_id"]], tuple(row["bbox"])))
-    return sizes, dict(objects)
+def _boxes(path: Path, stamp: tuple[int, int]) -> _Boxes:
+    """Return the boxes of an instances file, from the copy beside it if that is of this file."""
+    copy = path.with_name(f".{path.stem}.boxes.npz")
+    # Whatever is wrong with the copy, its source is here.
+    with contextlib.suppress(Exception), np.load(copy) as file:
+        if tuple(file["source"].tolist()) == stamp:
+            return _Boxes(*(file[name] for name in _Boxes._fields))
+    with _blaming(path):
+        boxes = _read_boxes(path)
+    # Without room or permission to write, the next reader goes through the file again.
+    with contextlib.suppress(OSError), replacing(copy) as temporary:
+        np.savez(temporary, source=np.array(stamp), **boxes._asdict())
+    return boxes
 
 
-def _load(path: Path) -> dict:
+def _read_boxes(path: Path) -> _Boxes:
+    content = _load(path, _trim_instance)
+    objects = np.frombuffer(b"".join(content["annotations"]), _OBJECT)
+    images = np.sort(np.frombuffer(b"".join(content["images"]), _IMAGE), order="number")
+    objects = objects[np.argsort(objects["image"], kind="stable")]
+    row = {one["id"]: k for k, one in enumerate(content["categories"])}
+    return _Boxes(
+        images["number"].copy(),
+        images["size"].copy(),
+        objects["image"].copy(),
+        np.array([row[kind] for kind in objects["kind"].tolist()], np.int16),
+        objects["box"].copy(),
+        np.array([(one["name"], one["supercategory"]) for one in content["categories"]], np.str_),
+    )
+
+
+def _trim_instance(row: dict) -> Any:
+    """Pack a row as soon as it is read; a dict of its own would take twenty times the room."""
+    if "bbox" in row:
+        return struct.pack("<qq4d", row["image_id"], row["category_id"], *row["bbox"])
+    if "width" in row:
+        return struct.pack("<q2d", row["id"], row["width"], row["height"])
+    return row
+
+
+def _load(path: Path, trim: Callable[[dict], Any]) -> dict:
+    """Return what a JSON file holds, without outlines and with `trim` put over every object."""
+    with path.open(encoding="utf-8") as file:
+        pieces = iter(lambda: file.read(_PIECE), "")
+        text = "".join(_OUTLINE.sub('"segmentation":0', piece) for piece in pieces)
+    return json.loads(text, object_hook=trim)
+
+
+@contextlib.contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Say which file is damaged, or is not COCO's."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no complete JSON file ({error}): fetch it again") from error
+        yield
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no complete JSON file: fetch it again") from error
+    except (KeyError, TypeError, ValueError, AttributeError, struct.error) as error:
+        raise ValueError(f"{path} is not laid out as COCO's ({error!r}): {_REMEDY}") from error

@@ -17,7 +17,7 @@ def prepare(folder: Path, size: str) -> None:
     rng, shape = np.random.default_rng(0), tuple(SIZES[size].values())
     truth = rng.standard_normal(shape, dtype=np.float32)
     np.save(folder / "truth.npy", truth)
-    np.save(folder / "found.npy", truth + 5 * rng.standard_normal(shape, dtype=np.float32))
+    np.save(folder / "found.npy", truth + rng.standard_normal(shape, dtype=np.float32))
 
 
 def load_corrcoef(folder: Path) -> Callable[[], np.ndarray]:

@@ -78,6 +78,6 @@ VARIANTS = {"loop": load_loop, "calls": load_calls}
 def report(folder: Path, size: str) -> list[str]:
     """Run both and write their table."""
     prepare(folder, size)
-    timings = interleave("sampler", folder, {"loop": 5, "calls": 5})
+    timings = interleave("sampler", folder, {"loop": 3, "calls": 3})
     title = "sampling {n} images, {steps} steps".format(**SIZES[size])
     return compare(title, timings, NAMES, "calls", {"loop": "1.05"}, {})
