@@ -24,11 +24,12 @@ from timing import Timing, describe_machine, interleave, table
 
 FEATURES = {  # name -> targets, published penalty (that of C_I for the two that have none)
     "C_I": (257 * 768, 60_000),
-    "C_T": (77 * 768, 100_000),
-    "VDVAE": (91_168, 50_000),
     "Z_I": (16_384, 60_000),
     "Z_T": (768, 60_000),
+    "C_T": (77 * 768, 100_000),
+    "VDVAE": (91_168, 50_000),
 }
+"""In the order of `Decoder.decode`: features of one penalty follow each other."""
 TOKENS = 257 + 77
 SIZES = {
     "usual": {"n": 8859, "m": 982, "p": 15_724, "width": 768, "shrink": 1},

@@ -1,19 +1,28 @@
 """Captions and categories from COCO's files, through the stimulus table and the crop."""
 
 import ast
+import errno
 import json
+import os
+import tracemalloc
+from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+import nbutils.nsd.captions as coco
 from nbutils.miniature import captions as grammar
 from nbutils.miniature import scenes
 from nbutils.nsd.captions import (
+    Thing,
     captions,
     categories,
     crop_box,
     crop_photograph,
+    read_crop,
     stim_info,
     things,
 )
@@ -159,5 +168,228 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(ValueError, match="no complete JSON"):
         captions(layout, [0])
     layout.captions("val2017").unlink()
-    with pytest.raises(FileNotFoundError, match="annotations_trainval2017.zip"):
+    with pytest.raises(FileNotFoundError, match="nsd fetch.*annotations_trainval2017.zip"):
         captions(layout, [0])
+
+
+def plain_things(layout: Layout, nsd_ids) -> list[list[Thing]]:
+    """Do what `things` does, with all of the JSON in memory."""
+    found = []
+    for nsd_id in nsd_ids:
+        row = stim_info(layout).loc[nsd_id]
+        content = json.loads(layout.instances(row["cocoSplit"]).read_text())
+        kinds = {one["id"]: one for one in content["categories"]}
+        size = {one["id"]: (one["width"], one["height"]) for one in content["images"]}
+        boxes = [
+            (
+                kinds[one["category_id"]]["name"],
+                kinds[one["category_id"]]["supercategory"],
+                crop_box(one["bbox"], size[row["cocoId"]], read_crop(row["cropBox"])),
+            )
+            for one in content["annotations"]
+            if one["image_id"] == row["cocoId"]
+        ]
+        kept = [Thing(*one) for one in boxes if one[2] is not None]
+        found.append(sorted(kept, key=lambda thing: -thing.area))
+    return found
+
+
+def read_again(layout: Layout, nsd_ids=(0, 1)) -> list[list[Thing]]:
+    """Read as a process that has read nothing yet."""
+    coco._boxes.cache_clear()
+    return things(layout, nsd_ids)
+
+
+def copy_of(layout: Layout, split: str = "train2017"):
+    return layout.instances(split).with_name(f".instances_{split}.boxes.npz")
+
+
+def change_boxes(path, change) -> None:
+    content = json.loads(path.read_text())
+    for row in content["annotations"]:
+        change(row)
+    path.write_text(json.dumps(content))
+
+
+def shift(row) -> None:
+    row["bbox"][0] += 1
+
+
+@pytest.fixture
+def no_parsing(monkeypatch):
+    """Let an instances file be read from its copy only, once called."""
+
+    def refuse(path):
+        raise AssertionError(f"{path} was parsed")
+
+    return lambda: monkeypatch.setattr(coco, "_read_boxes", refuse)
+
+
+def test_things_and_captions_are_exactly_those_of_the_plain_json(small, no_parsing):
+    ids = np.concatenate([np.arange(12), np.arange(480, 492)])
+    expected = plain_things(small, ids)
+    assert read_again(small, ids) == expected and any(expected)
+    no_parsing()
+    assert read_again(small, ids) == expected
+    content = {
+        split: json.loads(small.captions(split).read_text())["annotations"]
+        for split in ("train2017", "val2017")
+    }
+    rows = stim_info(small).loc[ids]
+    assert captions(small, ids) == [
+        [row["caption"].strip() for row in content[split] if row["image_id"] == image]
+        for split, image in zip(rows["cocoSplit"], rows["cocoId"], strict=True)
+    ]
+
+
+def test_objects_of_equal_area_keep_the_order_of_the_file(tmp_path):
+    layout = write_coco(tmp_path)
+    change_boxes(layout.instances("train2017"), lambda row: row.update(bbox=[9, 9, 20.3, 30]))
+    assert [thing.name for thing in read_again(layout)[1]] == ["dog", "person", "person"]
+    assert read_again(layout) == plain_things(layout, (0, 1))
+
+
+def test_the_file_is_parsed_once_and_its_copy_leaves_the_outlines_out(tmp_path, no_parsing):
+    layout = write_coco(tmp_path)
+    outline = [[k / 7 for k in range(9000)], [0.5] * 8]
+    change_boxes(layout.instances("train2017"), lambda row: row.update(segmentation=outline))
+    expected = read_again(layout)
+    assert copy_of(layout).stat().st_size < layout.instances("train2017").stat().st_size / 50
+    no_parsing()
+    assert read_again(layout) == expected == plain_things(layout, (0, 1))
+
+
+@pytest.mark.parametrize("same", ["size", "time"])
+def test_the_copy_of_another_file_is_replaced(tmp_path, no_parsing, same):
+    layout = write_coco(tmp_path)
+    before, path = read_again(layout), layout.instances("train2017")
+    old = path.stat()
+    change_boxes(path, shift)
+    if same == "time":
+        path.write_text(path.read_text() + " ")
+    os.utime(path, ns=(0, old.st_mtime_ns + (10**9 if same == "size" else 0)))
+    assert (path.stat().st_size == old.st_size) == (same == "size")
+    after = read_again(layout)
+    assert after != before and after == plain_things(layout, (0, 1))
+    no_parsing()
+    assert read_again(layout) == after
+
+
+@pytest.fixture(scope="module")
+def with_copy(tmp_path_factory):
+    """A small COCO that has been read, what was read, and the bytes of the copy."""
+    layout = write_coco(tmp_path_factory.mktemp("copied"))
+    return layout, read_again(layout), copy_of(layout).read_bytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
+def test_a_damaged_copy_changes_nothing(with_copy, where, bit, cut):
+    layout, expected, whole = with_copy
+    damaged, at = bytearray(whole), int(where * len(whole))
+    damaged[at] ^= 1 << bit
+    copy_of(layout).write_bytes(damaged[:at] if cut else damaged)
+    assert read_again(layout) == expected
+
+
+@pytest.mark.parametrize("content", ["", "no archive", "foreign"])
+def test_what_is_no_copy_is_replaced(with_copy, content):
+    layout, expected, whole = with_copy
+    copy_of(layout).write_text(content)
+    if content == "foreign":
+        np.savez(copy_of(layout), source=np.arange(2), boxes=np.zeros(3))
+    assert read_again(layout) == expected
+    with np.load(copy_of(layout)) as now:
+        assert now["boxes"].tolist() == [[0, 10, 60, 50], [320, 0, 100, 400], [300, 0, 20, 20]]
+    assert copy_of(layout).stat().st_size == len(whole)
+
+
+@pytest.mark.parametrize("refused", ["os.replace", "numpy.savez"])
+def test_a_folder_that_takes_no_copy_is_read_all_the_same(tmp_path, monkeypatch, refused):
+    layout = write_coco(tmp_path)
+    folder = layout.instances("train2017").parent
+    before = sorted(folder.iterdir())
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EROFS, "read-only file system")
+
+    monkeypatch.setattr(refused, refuse)
+    assert read_again(layout) == read_again(layout) == plain_things(layout, (0, 1))
+    assert sorted(folder.iterdir()) == before
+
+
+OUTLINES = (
+    [[1.5, 2, 3e-2, -4.25], [5, 6, 7, 8]],
+    [],
+    {"counts": [3, 14, 1], "size": [426, 640]},
+    {"counts": 'a"segmentation":[1],"', "size": [426, 640]},
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    piece=st.integers(1, 400) | st.just(10**6),
+    indent=st.sampled_from([None, 0, 3]),
+    last=st.booleans(),
+)
+def test_outlines_are_dropped_wherever_a_piece_ends(tmp_path, piece, indent, last):
+    rows = [
+        {"id": k, "text": 'é "segmentation":[1],', "segmentation": outline, "bbox": [k, 1.5]}
+        for k, outline in enumerate(OUTLINES * 2)
+    ]
+    if last:
+        rows = [row | {"segmentation": row.pop("segmentation")} for row in rows]
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({"annotations": rows}, indent=indent, ensure_ascii=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coco, "_PIECE", piece)
+        got = coco._load(path, dict)["annotations"]
+    without = [{key: row[key] for key in row if key != "segmentation"} for row in rows]
+    assert [{key: row[key] for key in row if key != "segmentation"} for row in got] == without
+    kept = [row["segmentation"] for row in got]
+    assert all(now in (0, was) for now, was in zip(kept, OUTLINES * 2, strict=True))
+    if piece == 10**6:
+        assert kept == [0, 0, *OUTLINES[2:]] * 2
+
+
+def peak_bytes(work) -> int:
+    tracemalloc.start()
+    work()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_outlines_take_no_memory(tmp_path, monkeypatch):
+    layout = write_coco(tmp_path)
+    path = layout.instances("train2017")
+    outline = [[k / 8 for k in range(8000)]]
+    change_boxes(path, lambda row: row.update(segmentation=outline * 8))
+    monkeypatch.setattr(coco, "_PIECE", path.stat().st_size // 2)
+    # Two of three outlines are whole within a piece; COCO's 860,000 practically all are.
+    ours = peak_bytes(lambda: coco._read_boxes(path))
+    assert ours < 0.5 * peak_bytes(lambda: json.loads(path.read_text()))
+
+
+def test_an_instances_file_of_another_kind_is_refused(tmp_path):
+    layout = write_coco(tmp_path)
+    path = layout.instances("train2017")
+    whole = path.read_text()
+    for part, key in product(("annotations", "images", "categories"), ("gone", "row")):
+        content = json.loads(whole)
+        if key == "gone":
+            del content[part]
+        else:
+            for name in ("bbox", "width", "name"):
+                content[part][0].pop(name, None)
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match="instances_train2017.json is not laid out as COCO's"):
+            read_again(layout)
+    path.write_text(whole.replace('"id": 9', '"id": 8'))
+    with pytest.raises(KeyError, match="COCO train2017 9. is not among the images"):
+        read_again(layout)
+    path.write_text(whole[:-2])
+    with pytest.raises(ValueError, match="no complete JSON"):
+        read_again(layout)
