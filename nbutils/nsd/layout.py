@@ -100,11 +100,17 @@ class Layout:
         return self.ppdata(subject) / f"roi/{prefix}{atlas}.nii.gz"
 
     def labels(self, subject: int, atlas: str) -> Path:
-        """Return the label table of one atlas; fsaverage's where the subject has none."""
+        """Return the label table of one atlas, where the subject has none of its own fsaverage's
+        or, for the atlases drawn in the volume (MTL, thalamus), the one among the templates.
+        """
         folder = self.root / "nsddata/freesurfer"
         own = folder / subject_name(subject) / f"label/{atlas}.mgz.ctab"
-        shared = folder / f"fsaverage/label/{atlas}.mgz.ctab"
-        return shared if shared.is_file() and not own.is_file() else own
+        others = (folder / f"fsaverage/label/{atlas}.mgz.ctab", self.templates() / f"{atlas}.ctab")
+        return next((path for path in (own, *others) if path.is_file()), own)
+
+    def templates(self) -> Path:
+        """Return the folder of what all subjects share, such as label tables of volume atlases."""
+        return self.root / "nsddata/templates"
 
     def betas_folder(self, subject: int) -> Path:
         """Return the folder of the subject's betas."""

@@ -105,6 +105,25 @@ def check_masked(layout: Layout, subject: int, session: int) -> bool:
     )
 
 
+def restore_voxels(layout: Layout, subject: int, voxels: np.ndarray) -> bool:
+    """Write a lost or damaged list of voxels again if all sessions on disk were cut for `voxels`.
+
+    Returns
+    -------
+    Whether they were (False too where there is none)
+    """
+    path = layout.masked_voxels(subject)
+    sessions = sorted(path.parent.glob("betas_session??.npy"))
+    try:
+        found = {_read_record(session)["voxels_sha256"] for session in sessions}
+    except (FileNotFoundError, ValueError):
+        return False
+    if found != {_sha256_voxels(voxels)}:
+        return False
+    _write(path, _npy(voxels))
+    return True
+
+
 def read_masked(path: Path, voxels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """Read some voxels of a masked session.
 

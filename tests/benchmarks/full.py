@@ -3,7 +3,7 @@
 ``ridge``: subject 1's 8,859 x 15,724 responses and all five feature spaces, 364,832 targets as
 float16 memory maps of noise over a few shared causes, by the operator; scikit-learn fits *one* of
 the 334 tokens, and its time is multiplied. ``session``: one stand-in session in both formats.
-``preparation``: all of the subject's responses from the stand-in's sessions.
+``preparation``: the responses of as many sessions as a subject has, masked ones of random numbers.
 
 Every step keeps what it has made, so that an interrupted run goes on; at the end they are
 removed, unless ``--keep`` is given. Needs about 10 GB of disk, and 6 GB of memory for scikit-learn.
@@ -123,7 +123,7 @@ def load_preparation(folder: Path) -> Callable[[], None]:
     prepared.mkdir(exist_ok=True)
 
     def run() -> None:
-        load_responses(layout, 1, file_format="nii.gz", folder=prepared)
+        load_responses(layout, 1, file_format="masked", folder=prepared)
 
     return run
 
@@ -192,10 +192,19 @@ def report_session(folder: Path, options: argparse.Namespace) -> list[str]:
 
 
 def report_preparation(folder: Path, options: argparse.Namespace) -> list[str]:
-    """Prepare the stand-in's responses."""
-    _standin(folder, options, ("nii.gz",), options.sessions)
+    """Prepare as many sessions as a subject has, masked ones of random numbers."""
+    from nbutils.nsd import rois, volumes
+    from nbutils.nsd.masked import write_masked
+
+    layout = _standin(folder, options, ("nii.gz",), 1)
+    voxels, (shape, _) = rois.mask(layout, 1), volumes.grid(layout, 1)
+    rng = np.random.default_rng(0)
+    for session in range(1, options.sessions + 1):
+        betas = rng.integers(-3000, 3000, (750, len(voxels)), np.int16)
+        write_masked(layout, 1, session, betas, voxels, shape)
     timing = interleave("full", folder, {"preparation": 1}, options.threads)["preparation"]
-    title = f"preparation of {options.sessions} sessions (goal: peak 1,500 MB)"
+    title = f"preparation of {options.sessions} sessions, {len(voxels):,} voxels"
+    title += " (goal: peak 1,500 MB)"
     return table((title, "CPU s", "wall s", "peak memory, MB"), [_row("**ours**", timing)])
 
 
@@ -208,7 +217,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(STEPS), help="steps, with commas between")
     parser.add_argument("--folder", type=Path, default=Path("results"), help="on a disk with room")
     parser.add_argument("--keep", action="store_true", help="do not remove bench_full in the end")
-    parser.add_argument("--sessions", type=int, default=3, help="to prepare; subject 1 has 40")
+    parser.add_argument("--sessions", type=int, default=40, help="to prepare; subject 1 has 40")
     parser.add_argument("--threads", type=int, default=1, help="of BLAS")
     parser.add_argument("--size", choices=("usual", "tiny"), default="usual")
     options = parser.parse_args()

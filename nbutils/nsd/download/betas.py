@@ -17,11 +17,11 @@ from nbutils.nsd.download.files import (
     pieces_of,
     restarting,
 )
-from nbutils.nsd.download.ledger import Ledger
+from nbutils.nsd.download.ledger import Ledger, hash_file
 from nbutils.nsd.download.progress import Meter
 from nbutils.nsd.download.transport import Entry, FetchError, Remote
 from nbutils.nsd.layout import Layout
-from nbutils.nsd.masked import check_masked, record_path, write_masked
+from nbutils.nsd.masked import check_masked, record_path, restore_voxels, write_masked
 from nbutils.nsd.rois import mask
 from nbutils.nsd.session_files import stream_nifti
 from nbutils.nsd.volumes import grid
@@ -65,27 +65,41 @@ def claim_voxels(target: Target, ledger: Ledger, replace: bool) -> None:
         If they hold others and `replace` is False.
     """
     path = target.layout.masked_voxels(target.subject)
-    if not path.is_file() or np.array_equal(np.load(path), target.voxels):
+    for torn in path.parent.glob(".*.part"):  # of a killed write; we are alone in this folder
+        torn.unlink()
+    held = _load_voxels(path)
+    if held is not None and np.array_equal(held, target.voxels):
         return
+    if restore_voxels(target.layout, target.subject, target.voxels):
+        return ledger.add(path, hash_file(path))
     sessions = sorted(path.parent.glob("betas_session??.npy"))
     if sessions and not replace:
+        there = "other" if held is None else f"{len(held)}"
         raise ValueError(
-            f"{path.parent} holds {len(sessions)} sessions of {len(np.load(path))} voxels, and "
+            f"{path.parent} holds {len(sessions)} sessions of {there} voxels, and "
             f"these atlases label {len(target.voxels)}: name the atlases of the first fetch, or "
             "fetch all sessions again with --replace (replace=True)"
         )
     for session in sessions:
         session.unlink()
         record_path(session).unlink(missing_ok=True)
-    path.unlink()
+    path.unlink(missing_ok=True)
+
+
+def _load_voxels(path: Path) -> np.ndarray | None:
+    try:
+        return np.load(path)
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 def session_whole(layout: Layout, subject: int, session: int, entry: Entry, ledger: Ledger) -> bool:
     """Return whether a masked session is there, whole, and from the server's present file."""
     path = layout.betas(subject, session, "masked")
-    if not record_path(path).is_file() or not layout.masked_voxels(subject).is_file():
+    beside = (record_path(path), layout.masked_voxels(subject))
+    if not all(one.is_file() for one in beside):
         return False
-    if ledger.whole(path, entry):
+    if ledger.whole(path, entry) and all(ledger.whole(one) for one in beside):
         return True
     # A kill can fall between the session and its line in the journal.
     if ledger.name(path) in ledger.records or not check_masked(layout, subject, session):
@@ -93,8 +107,17 @@ def session_whole(layout: Layout, subject: int, session: int, entry: Entry, ledg
     record = json.loads(record_path(path).read_text(encoding="utf-8"))
     if record.get("source", {}).get("etag") != entry.etag:
         return False
-    ledger.add(path, record["sha256"], entry)
+    _record(layout, subject, path, record["sha256"], entry, ledger)
     return True
+
+
+def _record(
+    layout: Layout, subject: int, path: Path, sha256: str, entry: Entry, ledger: Ledger
+) -> None:
+    """Record a session last, after the two files without which it is not whole."""
+    for beside in (layout.masked_voxels(subject), record_path(path)):
+        ledger.add(beside, hash_file(beside))
+    ledger.add(path, sha256, entry)
 
 
 def fetch_session(
@@ -172,4 +195,4 @@ def _write(
             target.layout, target.subject, session, betas, target.voxels, target.shape, **facts
         )
     record = json.loads(record_path(path).read_text(encoding="utf-8"))
-    ledger.add(path, record["sha256"], entry)
+    _record(target.layout, target.subject, path, record["sha256"], entry, ledger)

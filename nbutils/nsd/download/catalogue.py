@@ -14,12 +14,14 @@ from pathlib import Path
 from nbutils.nsd.download.progress import Meter
 from nbutils.nsd.download.transport import Entry, FetchError, Remote
 from nbutils.nsd.layout import Layout, subject_name
+from nbutils.nsd.stimuli import Stimuli
 
 IMAGES = ("stimuli", "coco", "none")
 """Where a subject's own images come from: NSD's stimulus file, COCO's photographs, nowhere."""
 _ROI = re.compile(r"(?:lh\.|rh\.)?[A-Za-z0-9][A-Za-z0-9_.-]*\.nii\.gz")
 _LABELS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.mgz\.ctab")
-_PRF = re.compile(r"prf_[a-z0-9]+\.nii\.gz")
+_TEMPLATES = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.ctab")
+_PRF = re.compile(r"prf_[A-Za-z0-9]+\.nii\.gz")
 _SHARED = re.compile(r"shared(\d{4})_nsd(\d{5})\.png")
 _PRF_MAPS = ("prf_angle", "prf_eccentricity", "prf_size")
 
@@ -100,12 +102,17 @@ def _list_folders(
         layout.betas_folder(subject),
         _label_folder(layout, subject_name(subject)),
         _label_folder(layout, "fsaverage"),
+        layout.templates(),
     ]
     if request.images != "none":
         folders.append(layout.stimuli().parent)
     with ThreadPoolExecutor(len(folders)) as pool:
-        listings = pool.map(lambda one: remote.list(layout.key(one), meter), folders)
-        return {key: entry for listing in listings for key, entry in listing.items()}
+        try:
+            listings = list(pool.map(lambda one: remote.list(layout.key(one), meter), folders))
+        except BaseException:
+            meter.stop()  # else leaving the pool waits for every attempt of every folder
+            raise
+    return {key: entry for listing in listings for key, entry in listing.items()}
 
 
 def _label_folder(layout: Layout, who: str) -> Path:
@@ -133,6 +140,7 @@ def _choose_files(
     files |= rois | _matching(layout, found, folders["prf"], _PRF)
     for who in (subject_name(request.subject), "fsaverage"):
         files |= _matching(layout, found, _label_folder(layout, who), _LABELS)
+    files |= _matching(layout, found, layout.templates(), _TEMPLATES)
     missing = tuple(layout.key(path) for path in optional if layout.key(path) not in found)
     sessions = {number: found[layout.key(path)] for number, path in betas.items()}
     shared, brick = _choose_images(layout, request, found, address)
@@ -175,7 +183,13 @@ def _matching(
 def _choose_images(
     layout: Layout, request: Request, found: dict[str, Entry], address: str
 ) -> tuple[dict[int, Entry], Entry | None]:
-    if request.images == "none" or layout.stimuli().is_file():
+    if request.images == "none":
+        return {}, None
+    if layout.stimuli().is_file():
+        try:
+            Stimuli(layout)
+        except ValueError as error:
+            raise FetchError(f"{error}, or delete it, and its images come one by one") from error
         return {}, None
     listed = _matching(layout, found, layout.stimuli().parent / "shared1000", _SHARED)
     # The number in NSD's file names counts from 1, nsd_id from 0.

@@ -62,6 +62,7 @@ def check(root: Path, subject: int, *, progress: bool = True) -> Checked:
             missing.append(name)
         elif not _whole(layout, ledger, subject, path):
             damaged.append(name)
+            ledger.distrust(path)  # size and time still fit, so a fetch would pass it over
         else:
             n_bytes += path.stat().st_size
     whole = len(names) - len(missing) - len(damaged)

@@ -87,9 +87,9 @@ def fetch(
     sessions: Iterable[int],
     *,
     accept_terms: bool = False,
-    images: str = "stimuli",
-    atlases: Iterable[str] = ATLASES,
-    keep_raw: bool = False,
+    images: str | None = None,
+    atlases: Iterable[str] | None = None,
+    keep_raw: bool | None = None,
     replace: bool = False,
     workers: int = 4,
     progress: bool = True,
@@ -110,7 +110,8 @@ def fetch(
     images : "stimuli" (cut from NSD's file), "coco" (photographs cropped again: near, not
         identical) or "none"; the shared images come as NSD's own PNG files with either
     atlases : whose labelled voxels are kept of the betas; other atlases later need `replace`
-    keep_raw : keep the ``.nii.gz`` files of the betas, 0.4 GB each
+    keep_raw : keep the ``.nii.gz`` files of the betas, 0.4 GB each; None for these three takes
+        what the last finished fetch of this subject had
     replace : delete sessions that hold the voxels of other atlases, and fetch them again
     workers : sessions at a time; each needs about 50 MB of memory and one core
     progress : show a bar
@@ -132,10 +133,18 @@ def fetch(
     """
     check_root(Path(root))
     require_terms(root, accept_terms)
-    request = _request(subject, sessions, images, atlases, keep_raw)
+    ledger, say = Ledger(root), say or (lambda sentence: None)
+    before = {"images": "stimuli", "atlases": ATLASES, "keep_raw": False}
+    before |= _read_request(ledger, subject)
+    request = _request(
+        subject,
+        sessions,
+        before["images"] if images is None else images,
+        before["atlases"] if atlases is None else atlases,
+        before["keep_raw"] if keep_raw is None else keep_raw,
+    )
     if workers < 1:
         raise ValueError(f"workers={workers}: give at least 1")
-    ledger, say = Ledger(root), say or (lambda sentence: None)
     try:
         with ledger.alone(), Meter(progress) as meter:
             if not replace and _done_before(ledger, request):
@@ -268,7 +277,7 @@ class _Work:
         names = [self.ledger.name(path) for path in paths]
         before = _read_request(self.ledger, self.request.subject)
         now = json.loads(json.dumps(asdict(self.request)))
-        if _same_kind(before, now):
+        if _same_kind(before, now) and _there(self.ledger, before):
             now["sessions"] = sorted({*before["sessions"], *now["sessions"]})
             names += before["paths"]
         write_json(
@@ -319,8 +328,12 @@ def _done_before(ledger: Ledger, request: Request) -> bool:
     now = json.loads(json.dumps(asdict(request)))
     if not _same_kind(before, now) or not set(now["sessions"]) <= set(before["sessions"]):
         return False
-    there = (ledger.root / name for name in before["paths"])
-    return all(ledger.whole(path) or _foreign(ledger, path) for path in there)
+    return _there(ledger, before)
+
+
+def _there(ledger: Ledger, request: dict) -> bool:
+    paths = (ledger.root / name for name in request["paths"])
+    return all(ledger.whole(path) or _foreign(ledger, path) for path in paths)
 
 
 def _foreign(ledger: Ledger, path: Path) -> bool:

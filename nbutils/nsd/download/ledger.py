@@ -94,6 +94,14 @@ class Ledger:
         }
         if entry is not None:
             record |= {"key": entry.key, "etag": entry.etag, "source_bytes": entry.size}
+        self._append(record)
+
+    def distrust(self, path: Path) -> None:
+        """Forget a file's time, so that `whole` hashes its content before it believes it again."""
+        if record := self.records.get(self.name(path)):
+            self._append(record | {"mtime_ns": -1})
+
+    def _append(self, record: dict[str, Any]) -> None:
         line = (json.dumps(record, sort_keys=True) + "\n").encode()
         with self._lock:
             self.folder.mkdir(parents=True, exist_ok=True)

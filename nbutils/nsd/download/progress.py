@@ -48,8 +48,11 @@ class Meter:
         """
         with self._lock:
             self.n_bytes += max(n_bytes, 0)
-            self._bar.update(n_bytes)
-            self._bar.total = max(self._bar.total, self._bar.n)
+            try:
+                self._bar.update(n_bytes)
+                self._bar.total = max(self._bar.total, self._bar.n)
+            except OSError:  # nobody reads it any more: no fault of the connection
+                self._bar.disable = True
         self.check()
 
     def name(self, text: str) -> None:
