@@ -19,9 +19,16 @@ def command(site, root, *more):
     ]
 
 
+def listen_to_ctrl_c():
+    """Undo what a job in the background inherits from its shell: to ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def start(site, root, *more):
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command(site, root, *more), env=dict(os.environ), **quiet)
+    return subprocess.Popen(
+        command(site, root, *more), env=dict(os.environ), preexec_fn=listen_to_ctrl_c, **quiet
+    )
 
 
 def wait_until(condition, process, seconds=60):

@@ -125,7 +125,11 @@ def test_ctrl_c_ends_a_fetch_that_waits_for_a_silent_server(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         process = subprocess.Popen(
-            command(tmp_path, url, url), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            command(tmp_path, url, url),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            # A job in the background would inherit from its shell to ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         server.accept()[0].close()  # it has begun to list
         process.send_signal(signal.SIGINT)
