@@ -200,19 +200,22 @@ class _Decomposition:
 
 def _decompose(responses: NDArray, smallest: float) -> _Decomposition:
     """Decompose in single precision, or in double if the smallest penalty needs it."""
-    for dtype in (np.float32, np.float64):
-        found = _decompose_in(responses, dtype)
-        if dtype is np.float64 or smallest >= _SMALLEST_ALPHA * found.eigenvalues[-1]:
-            return found
-        del found  # before the next one is made
-    raise AssertionError("unreachable")
-
-
-def _decompose_in(responses: NDArray, dtype: DTypeLike) -> _Decomposition:
     centred, _ = centre_rows(responses)
+    enough = smallest >= _SMALLEST_ALPHA * _largest_eigenvalue(centred)
+    return _decompose_in(centred, np.float32 if enough else np.float64)
+
+
+def _largest_eigenvalue(centred: Float, steps: int = 20) -> float:
+    """Estimate it by power iteration; a decomposition only to choose the precision is too dear."""
+    vector, growth = np.random.default_rng(0).standard_normal(len(centred), np.float32), 0.0
+    for _ in range(steps):
+        vector = centred @ (centred.T @ (vector / np.linalg.norm(vector)))
+        growth = float(np.linalg.norm(vector))
+    return growth
+
+
+def _decompose_in(centred: Float, dtype: DTypeLike) -> _Decomposition:
     primal, gram = is_primal(centred), gram_matrix(centred, dtype)
-    if not primal:
-        del centred  # the decomposition needs room
     values, vectors = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
     keep = values > values[-1] * 10 * np.finfo(dtype).eps
     values, vectors = values[keep], vectors[:, keep]
