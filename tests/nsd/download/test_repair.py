@@ -120,7 +120,7 @@ def command(folder, endpoint, coco, *more):
     return [sys.executable, "-m", "nbutils", "nsd", "fetch", *where, *more]
 
 
-def test_ctrl_c_ends_a_fetch_that_waits_for_a_silent_server(tmp_path):
+def test_ctrl_c_ends_a_fetch_that_waits_for_a_server_gone_away(tmp_path):
     accept(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -132,6 +132,7 @@ def test_ctrl_c_ends_a_fetch_that_waits_for_a_silent_server(tmp_path):
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         server.accept()[0].close()  # it has begun to list
+        server.close()  # whoever connects from now on is refused, and waits to try again
         process.send_signal(signal.SIGINT)
         try:
             process.communicate(timeout=60)
