@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nbutils.miniature.anatomy import TABLES as MINIATURE
+
 HCP_NAMES = (
     *"""V1 MST V6 V2 V3 V4 V8 4 3b FEF PEF 55b V3A RSC POS2 V7 IPS1 FFC V3B LO1 LO2 PIT MT A1 PSL
     SFL PCV STV 7Pm 7m POS1 23d v23ab d23ab 31pv 5m 5mv 23c 5L 24dd 24dv 7AL SCEF 6ma 7Am 7Pl 7PC
@@ -24,24 +26,13 @@ HCP_NAMES = (
 )
 IT_PARCELS = ("FFC", "PHA1", "PHA3", "TE1p", "TE2p", "VMV3", "PHA2", "VMV2", "VVC")
 """The nine parcels whose noise ceiling is published as IT's."""
-EARLY = ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4")
+EARLY = MINIATURE["prf-visualrois"]
+_SHARED = (
+    *("nsdgeneral", "prf-visualrois", "prf-eccrois"),
+    *("floc-faces", "floc-bodies", "floc-places", "floc-words", "streams"),
+)
 TABLES: dict[str, tuple[str, ...]] = {
-    "nsdgeneral": ("nsdgeneral",),
-    "prf-visualrois": EARLY,
-    "prf-eccrois": ("ecc0pt5", "ecc1", "ecc2", "ecc4", "ecc4+"),
-    "floc-faces": ("OFA", "FFA-1", "FFA-2", "mTL-faces", "aTL-faces"),
-    "floc-bodies": ("EBA", "FBA-1", "FBA-2", "mTL-bodies"),
-    "floc-places": ("OPA", "PPA", "RSC"),
-    "floc-words": ("OWFA", "VWFA-1", "VWFA-2", "mfs-words", "mTL-words"),
-    "streams": (
-        "early",
-        "midventral",
-        "midlateral",
-        "midparietal",
-        "ventral",
-        "lateral",
-        "parietal",
-    ),
+    **{name: MINIATURE[name] for name in _SHARED},
     "Kastner2015": (
         *EARLY,
         *("VO1", "VO2", "PHC1", "PHC2", "TO2", "TO1", "LO2", "LO1", "V3B", "V3A"),

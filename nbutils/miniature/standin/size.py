@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nbutils.world import WORLDS
+
 SUBJECTS = tuple(f"subj{number:02d}" for number in range(1, 9))
-SESSIONS = dict(zip(SUBJECTS, (40, 40, 32, 30, 40, 32, 40, 30), strict=True))
+SESSIONS = dict(zip(SUBJECTS, WORLDS["nsd"].sessions, strict=True))
 GRIDS = {
     "subj01": (81, 104, 83),
     "subj02": (82, 106, 84),
