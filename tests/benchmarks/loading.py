@@ -26,7 +26,7 @@ NAMES = {
     "stdlib": "ours, nii.gz, Python's zlib",
     "isal": "ours, nii.gz, isal",
     "zlib_ng": "**ours**, nii.gz, zlib-ng",
-    "inflate": "zlib-ng alone, nothing kept: the limit of any reader",
+    "inflate": "zlib-ng alone (`decompressobj`), nothing kept",
     "hdf5": "**ours**, HDF5",
 }
 LIBRARIES = {"stdlib": "zlib", "isal": "isal", "zlib_ng": "zlib-ng"}

@@ -63,9 +63,9 @@ def estimate(
     sessions: Iterable[int],
     *,
     accept_terms: bool = False,
-    images: str = "stimuli",
-    atlases: Iterable[str] = ATLASES,
-    keep_raw: bool = False,
+    images: str | None = None,
+    atlases: Iterable[str] | None = None,
+    keep_raw: bool | None = None,
     servers: Servers | None = None,
 ) -> Estimate:
     """Say what :func:`fetch` with the same arguments would cost, and fetch nothing.
@@ -75,8 +75,8 @@ def estimate(
     Estimate
     """
     require_terms(root, accept_terms)
-    request = _request(subject, sessions, images, atlases, keep_raw)
     servers, ledger = servers or Servers(), Ledger(root)
+    request = _request(ledger, subject, sessions, images, atlases, keep_raw)
     with Meter(False) as meter:
         return _survey(servers, Layout(root), request, ledger, meter)[2]
 
@@ -134,15 +134,7 @@ def fetch(
     check_root(Path(root))
     require_terms(root, accept_terms)
     ledger, say = Ledger(root), say or (lambda sentence: None)
-    before = {"images": "stimuli", "atlases": ATLASES, "keep_raw": False}
-    before |= _read_request(ledger, subject)
-    request = _request(
-        subject,
-        sessions,
-        before["images"] if images is None else images,
-        before["atlases"] if atlases is None else atlases,
-        before["keep_raw"] if keep_raw is None else keep_raw,
-    )
+    request = _request(ledger, subject, sessions, images, atlases, keep_raw)
     if workers < 1:
         raise ValueError(f"workers={workers}: give at least 1")
     try:
@@ -161,10 +153,22 @@ def fetch(
 
 
 def _request(
-    subject: int, sessions: Iterable[int], images: str, atlases: Iterable[str], keep_raw: bool
+    ledger: Ledger,
+    subject: int,
+    sessions: Iterable[int],
+    images: str | None,
+    atlases: Iterable[str] | None,
+    keep_raw: bool | None,
 ) -> Request:
-    atlases = (atlases,) if isinstance(atlases, str) else tuple(sorted(set(atlases)))
-    return Request(subject, tuple(int(n) for n in sessions), images, atlases, keep_raw)
+    """Say what is asked for; None means as the last finished fetch of this subject had it."""
+    given = {"images": images, "atlases": atlases, "keep_raw": keep_raw}
+    chosen = {"images": "stimuli", "atlases": ATLASES, "keep_raw": False}
+    chosen |= _read_request(ledger, subject)
+    chosen |= {name: value for name, value in given.items() if value is not None}
+    names = chosen["atlases"]
+    names = (names,) if isinstance(names, str) else tuple(sorted(set(names)))
+    numbers = tuple(int(n) for n in sessions)
+    return Request(subject, numbers, chosen["images"], names, chosen["keep_raw"])
 
 
 def check_root(root: Path) -> None:

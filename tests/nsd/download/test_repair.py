@@ -157,3 +157,9 @@ def test_a_fetch_goes_on_when_nobody_reads_its_bar(site, tmp_path, fault):
     finally:
         process.kill()
     assert Layout(tmp_path).betas(1, 1, "masked").is_file()
+
+
+def test_the_estimate_asks_for_what_the_fetch_would(site, tmp_path):
+    site.fetch(tmp_path, (1,), atlases=("nsdgeneral",), images="coco")
+    cost = estimate(tmp_path, 1, (1,), servers=site.servers())
+    assert (cost.n_files, cost.network) == (0, 0)
