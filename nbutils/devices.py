@@ -30,6 +30,41 @@ def find_device(device: str) -> str:
         raise ValueError(f"device={device!r}: torch finds no such device here; say 'auto' or 'cpu'")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device={device!r}: there are {torch.cuda.device_count()} GPUs, from 0 on"
+            f"device={device!r}: the GPUs here are numbered 0 to {torch.cuda.device_count() - 1}; "
+            "say 'cuda:0' or 'auto'"
         )
     return device
+
+
+def find_precision(precision: str, device: str) -> str:
+    """Return the floats to compute in, after checking that the device has them.
+
+    Parameters
+    ----------
+    precision : str
+        `"auto"` (float32 on a CPU, float16 on a GPU, as published), `"float32"`, `"float16"` or
+        `"bfloat16"`. A CPU takes all of them; 16 bits are slow there and good for rehearsals.
+    device : str
+        As `find_device` returned it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such precision, or a GPU that would only emulate it (bfloat16 before
+        NVIDIA's Ampere, such as the T4).
+    """
+    if precision == "auto":
+        return "float32" if device == "cpu" else "float16"
+    if precision not in ("float32", "float16", "bfloat16"):
+        raise ValueError(f"precision={precision!r}: say 'auto', 'float32', 'float16' or 'bfloat16'")
+    if precision == "bfloat16" and device.startswith("cuda"):
+        import torch
+
+        with torch.cuda.device(device):
+            known = torch.cuda.is_bf16_supported(including_emulation=False)
+        if not known:
+            raise ValueError(
+                f"precision='bfloat16': the GPU {device} does not compute in it; say 'float16', "
+                "which every GPU does"
+            )
+    return precision

@@ -1,12 +1,34 @@
-"""What is wrong with a parameter, said in one sentence with its remedy."""
+"""Types of parameters, and what is wrong with one, said in one sentence with its remedy."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
+
+from nbutils.world import World, find_world
+
+
+def _as_world(value: Any) -> Any:
+    if isinstance(value, World):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"world={value!r}: must be a name")
+    return find_world(value)
+
+
+WorldField = Annotated[
+    World, BeforeValidator(_as_world), PlainSerializer(lambda world: world.name, return_type=str)
+]
+PathField = Annotated[
+    Path, Field(strict=False), PlainSerializer(lambda path: path.as_posix(), return_type=str)
+]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ParameterError(ValueError):

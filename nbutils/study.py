@@ -9,47 +9,27 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PrivateAttr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from nbutils import artifacts, manifest
+from nbutils import artifacts, caveats, manifest
 from nbutils.artifacts import ArtifactError
-from nbutils.devices import find_device
-from nbutils.parameters import ParameterError, explain
-from nbutils.world import World, default_data, find_root, find_world
+from nbutils.devices import find_device, find_precision
+from nbutils.parameters import (
+    Count,
+    Fraction,
+    ParameterError,
+    PathField,
+    Positive,
+    WorldField,
+    explain,
+)
+from nbutils.world import default_data, find_root
 
 UPSTREAM = (
     *("sessions", "zscore", "alphas", "alpha_per", "preset", "n_train"),
-    "vdvae_layers",
+    *("vdvae_layers", "weights"),
 )
 """Parameters that decide what an earlier notebook computed; two notebooks must agree on them."""
-
-
-def _as_world(value: Any) -> Any:
-    if isinstance(value, World):
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f"world={value!r}: must be a name")
-    return find_world(value)
-
-
-WorldField = Annotated[
-    World, BeforeValidator(_as_world), PlainSerializer(lambda world: world.name, return_type=str)
-]
-PathField = Annotated[
-    Path, Field(strict=False), PlainSerializer(lambda path: path.as_posix(), return_type=str)
-]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Study(BaseModel):
@@ -66,6 +46,13 @@ class Study(BaseModel):
         1-based, as in NSD.
     device : str
         `"auto"` takes CUDA, then Apple's MPS, then the CPU.
+    precision : {"auto", "float32", "float16", "bfloat16"}
+        Floats that the networks compute in; `"auto"` is float32 on a CPU, float16 on a GPU.
+    memory : {"auto", "4GB", "8GB", "15GB", "more"}
+        How the networks share the device, see `nbutils.networks.memory`; `"auto"` looks at what
+        is free.
+    weights : {"stored", "random"}
+        Random weights need no file: a rehearsal at full size whose pictures mean nothing.
     seed : int
         Root of every random draw.
     interactive : bool
@@ -104,6 +91,8 @@ class Study(BaseModel):
         cross-validation (all targets) or exact leave-one-out (a random subset of targets).
     alpha_per : {"feature", "target"}
         One chosen penalty for each feature space, or one for each of its numbers.
+    iterations : int, optional
+        Steps by which MindDiffuser's stage 2 changes an image, at most; by default the preset's.
     vdvae_layers : int, optional
         How many of VDVAE's latent layers are decoded; by default the world's.
     file_format : {"auto", "nii.gz", "hdf5", "masked"}
@@ -116,6 +105,12 @@ class Study(BaseModel):
         Pictures for each region.
     amplitude : float
         Size of a synthetic region pattern, relative to the training features' norm.
+    systems : list of str, optional
+        Systems to compare; by default all that have left pictures.
+    metric_variant : str
+        The paper whose measures are taken, see `nbutils.metrics.variants`.
+    ablation : list of str
+        What is left out of a system, such as "without Z" or "only C_I".
 
     Raises
     ------
@@ -140,6 +135,9 @@ class Study(BaseModel):
     world: WorldField = "miniature"  # type: ignore[assignment]
     subject: Count = 1
     device: str = "auto"
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    memory: Literal["auto", "4GB", "8GB", "15GB", "more"] = "auto"
+    weights: Literal["stored", "random"] = "stored"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     interactive: bool = False
     data: PathField | None = None
@@ -162,12 +160,18 @@ class Study(BaseModel):
     rescale: Literal["none", "train_cv", "test_stats"] | None = None
     alphas: Literal["published", "gcv", "loo"] = "published"
     alpha_per: Literal["feature", "target"] = "feature"
+    iterations: Count | None = None
     vdvae_layers: Count | None = None
     file_format: Literal["auto", "nii.gz", "hdf5", "masked"] = "auto"
     zscore: Literal["published", "session"] = "published"
     rois: list[str] | None = None
     n_seeds: Count = 8
     amplitude: Positive = 1.0
+    systems: list[str] | None = None
+    metric_variant: Literal["brain_diffuser", "takagi", "minddiffuser", "mindeye1", "mindeye2"] = (
+        "brain_diffuser"
+    )
+    ablation: list[str] = ["without Z", "without C"]
 
     _inputs: dict[str, str] = PrivateAttr(default_factory=dict)
     _started: float = PrivateAttr(default_factory=time.perf_counter)
@@ -177,6 +181,8 @@ class Study(BaseModel):
             super().__init__(**parameters)
         except ValidationError as error:
             raise ParameterError(explain(error, type(self).model_fields)) from None
+        if self.weights == "random":
+            caveats.say(caveats.MEANINGLESS)
 
     @model_validator(mode="after")
     def _check_together(self) -> Study:
@@ -197,11 +203,14 @@ class Study(BaseModel):
             if name not in world.rois:
                 raise ValueError(f"rois={name!r}: {world.title} has {', '.join(world.rois)}")
         self._settle("device", find_device(self.device))
+        self._settle("precision", find_precision(self.precision, self.device))
         root = find_root()
         self._settle("data", _absolute(self.data or default_data(world), root))
         self._settle("networks", _absolute(self.networks or world.networks, root))
         self._settle("results", _absolute(self.results or Path("results"), root))
         if self.guidance_scale is None:
+            # None asks for the default, so nobody set it: some systems have a default of their own.
+            self.model_fields_set.discard("guidance_scale")
             self._settle("guidance_scale", world.guidance_scale)
         return self
 
@@ -341,7 +350,10 @@ class Study(BaseModel):
 
     def _hold_together(self, artifact: str, record: dict[str, Any]) -> None:
         theirs, mine = record.get("parameters", {}), self.describe()
-        for key in set(UPSTREAM) & self.model_fields_set & set(record.get("set", ())):
+        held = set(UPSTREAM) & self.model_fields_set & set(record.get("set", ()))
+        # What random weights made must never pass for a result, whoever reads it.
+        held |= {"weights"} if theirs.get("weights") == "random" else set()
+        for key in sorted(held):
             if theirs.get(key) != mine[key]:
                 notebook = manifest.maker(artifact)
                 again = f"run {notebook.name} again" if notebook else "make it again"
@@ -375,7 +387,7 @@ class Study(BaseModel):
         dict
             World, subject, seed, parameters and which of them were set, versions, hashes of the
             artifacts read so far, seconds since the study began, peak memory in GB (host, and GPU
-            where one was used).
+            where one was used), and what must be said of the result, if anything.
         """
         record = {
             "world": self.world.name,
@@ -388,6 +400,8 @@ class Study(BaseModel):
             "seconds": round(time.perf_counter() - self._started, 2),
             "peak_memory_gb": round(artifacts.peak_memory(), 3),
         }
+        if caveats.said():
+            record["caveats"] = list(caveats.said())
         if self.device.startswith("cuda"):
             import torch
 

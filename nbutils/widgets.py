@@ -7,6 +7,8 @@ figure, and which runs just as well without any widget.
 from __future__ import annotations
 
 import functools
+import html
+import io
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -14,14 +16,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets
+import numpy as np
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
 
 from nbutils import figures
 
 Draw = Callable[..., Figure | Axes]
 Alt = str | Callable[..., str]
+Watch = Callable[[int, NDArray[np.uint8], NDArray], None]
+WATCHED = 96
+"""Height of a watched image, pixels, about."""
 REMEMBERED = 64
 """Pictures kept, so that moving a slider back costs nothing."""
 
@@ -194,6 +202,37 @@ def sliders(function: Draw, *, interactive: bool, alt: Alt, **controls: Control)
         metadata=metadata,
         raw=True,
     )
+
+
+def watch_images(*, interactive: bool, words: str) -> Watch:
+    """Show images that change while a long computation goes on.
+
+    Parameters
+    ----------
+    interactive : True shows a widget at once; False (batch runs) shows nothing, and the caller
+        draws what the computation kept as a static strip
+    words : what the images show, written above them
+
+    Returns
+    -------
+    watch : ``watch(iteration, images, losses)`` with (n, H, W, 3) uint8 images; shows them
+    """
+    if not interactive:
+        return lambda iteration, images, losses: None
+    head, view = ipywidgets.HTML(html.escape(words)), ipywidgets.Image(format="png")
+    display(ipywidgets.VBox([head, view]))
+
+    def watch(iteration: int, images: NDArray[np.uint8], losses: NDArray) -> None:
+        stream = io.BytesIO()
+        height, width = images.shape[1:3]
+        scale = max(1, round(WATCHED / height))
+        row = Image.fromarray(np.concatenate(images, axis=1))
+        size = (scale * width * len(images), scale * height)
+        row.resize(size, Image.Resampling.NEAREST).save(stream, format="png")
+        said = f"{words}: iteration {iteration}, mean loss {np.nanmean(losses):.4f}"
+        head.value, view.value = html.escape(said), stream.getvalue()
+
+    return watch
 
 
 class Panel:

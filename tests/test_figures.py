@@ -126,6 +126,15 @@ def test_large_images_are_kept_whole(pictures):
     assert first[1] - first[0] == pytest.approx(last[1] - last[0])
 
 
+def test_images_of_one_row_may_differ_in_size(pictures):
+    presented = pictures[0].repeat(2, axis=0).repeat(2, axis=1)
+    ax = figures.image_grid({"": [presented, *pictures[1:3]]}, ["presented", "one", "two"])
+    for drawn, given in zip(ax.images, [presented, *pictures[1:3]], strict=True):
+        np.testing.assert_array_equal(drawn.get_array(), given)
+    sides = [image.get_extent()[1] - image.get_extent()[0] for image in ax.images]
+    assert sides == pytest.approx([sides[0]] * 3)
+
+
 @pytest.mark.parametrize(
     ("rows", "captions", "error", "sentence"),
     [

@@ -65,7 +65,7 @@ def test_options_arrive(calls, tmp_path, capsys):
     assert options["keep_raw"] and options["replace"] and options["workers"] == 2
     assert options["servers"].endpoint == "http://x"
     assert options["servers"].coco == "http://images.cocodataset.org"
-    assert options["servers"].annotations_sha1 == download.transport.COCO_SHA1
+    assert options["servers"].annotations_sha1 == download.servers.COCO_SHA1
     assert "nsddata/lost.nii.gz" in capsys.readouterr().out
 
 

@@ -23,7 +23,11 @@ LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
 DIRECT = [Requirement(line) for line in PROJECT["dependencies"]]
 EXTRA = [Requirement(line) for lines in PROJECT["optional-dependencies"].values() for line in lines]
 # Used where they are installed; the package works without them.
-OPTIONAL = [Requirement(line) for line in PROJECT["optional-dependencies"]["fast"]]
+OPTIONAL = [
+    Requirement(line)
+    for extra in ("fast", "metrics")
+    for line in PROJECT["optional-dependencies"][extra]
+]
 PLATFORMS = {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}
 
 

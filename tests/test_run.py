@@ -192,8 +192,8 @@ def test_command_line_ends_in_one_sentence_and_a_status(capsys):
 
 def test_convert_refuses_unknown_and_absent_sources(tmp_path, capsys):
     out = tmp_path / "networks"
-    assert main(["convert", f"unet={tmp_path}/x.pth", "--out", str(out)]) == 1
+    assert main(["weights", "convert", f"unet={tmp_path}/x.pth", "--out", str(out)]) == 1
     assert "unet" in capsys.readouterr().err
-    assert main(["convert", f"vdvae={tmp_path}/x.th", "--out", str(out)]) == 1
+    assert main(["weights", "convert", f"vdvae={tmp_path}/x.th", "--out", str(out)]) == 1
     assert "x.th" in capsys.readouterr().err
     assert not out.exists()

@@ -30,6 +30,9 @@ from nbutils.world import PUBLISHED_SIZE, WORLDS, find_world
         ({"world": 3}, "world=3: must be a name"),
         ({"device": "gpu"}, "device='gpu': say 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'"),
         ({"device": "cuda:99"}, "device='cuda:99': "),
+        ({"precision": "half"}, "precision='half': must be 'auto', 'float32', 'float16' or 'bf"),
+        ({"memory": "6GB"}, "memory='6GB': must be 'auto', '4GB', '8GB', '15GB' or 'more'"),
+        ({"weights": "none"}, "weights='none': must be 'stored' or 'random'"),
         ({"seed": -1}, "seed=-1: must be at least 0"),
         ({"seed": 0.5}, "seed=0.5: must be a whole number"),
         ({"sessions": 17}, "sessions=17: subject 1 of the miniature world has 16"),
@@ -58,6 +61,22 @@ def test_wrong_parameter_is_refused_in_one_sentence(wrong, sentence):
 def test_every_wrong_parameter_is_named_at_once():
     with pytest.raises(ParameterError, match=r"steps=0: .*; strength=2.0: .*"):
         Study(device="cpu", steps=0, strength=2.0)
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(ParameterError) as caught:
+        Study(device="cuda:7")
+    assert str(caught.value) == (
+        "device='cuda:7': the GPUs here are numbered 0 to 1; say 'cuda:0' or 'auto'"
+    )
+
+
+def test_precision_is_settled_by_the_device():
+    assert Study(device="cpu").precision == "float32"
+    assert Study(device="cpu", precision="bfloat16").precision == "bfloat16"
+    assert "precision" not in Study(device="cpu").model_fields_set
 
 
 def test_parameters_cannot_change_after_the_check(study):

@@ -10,8 +10,22 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from nbutils.networks.batches import run_batches
+from nbutils.networks.memory import MemoryPlan
+
 FEATURES = ("clip_image", "clip_text", "autokl", "optimus", "vdvae")
-FROM_CAPTIONS = ("clip_text", "optimus")
+FROM_CAPTIONS = ("clip_text", "optimus", "stable_text")
+CONTROL_FEATURES = ("control", "control_embedding")
+"""What MindDiffuser's control network sees: its lower layers, and its projected embedding."""
+STABLE_FEATURES = ("stable_latent", "stable_text")
+"""z and c of the systems on Stable Diffusion: a latent of the image, tokens of its captions."""
+NETWORK = {
+    "clip_image": "clip",
+    "clip_text": "clip",
+    "control_embedding": "control",
+    "stable_latent": "stable_autokl",
+}
+"""Feature -> network that computes it, where the two are not called the same."""
 
 Encode = Callable[[NDArray[np.uint8] | None, Sequence[Sequence[str]], NDArray[np.int64]], Any]
 """``(images, captions, nsd_ids) -> (n, ...)``; features of captions need no images."""
@@ -35,6 +49,13 @@ class FeatureOptions(BaseModel):
     autokl_latent: Literal["mode", "sample"] = Field(
         "mode", description="mode of the posterior, or one seeded draw (published code: a draw)"
     )
+    z_fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="side of the image that the stable latent is taken from, as a part of the "
+        "network's own (published by Takagi & Nishimoto: 320 of 512, reduced by Lanczos)",
+    )
     captions: Literal["mean", "first"] = Field(
         "mean", description="mean of the features of all captions, or the first caption only"
     )
@@ -49,6 +70,8 @@ class FeatureOptions(BaseModel):
             "clip_text": ["captions"],
             "optimus": ["captions"],
             "autokl": ["autokl_latent"],
+            "stable_latent": ["autokl_latent", "z_fraction"],
+            "stable_text": ["captions"],
             "vdvae": ["vdvae_layers", "vdvae_latents"],
         }.get(name, [])
         chosen = {field: getattr(self, field) for field in fields}
@@ -56,15 +79,15 @@ class FeatureOptions(BaseModel):
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is not one of `FEATURES`.
+    """Refuse a name for which there is no encoder.
 
     Raises
     ------
     ValueError
         Names the choices.
     """
-    if name not in FEATURES:
-        raise ValueError(f"feature {name!r}: choose one of {', '.join(FEATURES)}.")
+    if name not in _ENCODERS:
+        raise ValueError(f"feature {name!r}: choose one of {', '.join(_ENCODERS)}.")
 
 
 def encoder(name: str, networks: Any, options: FeatureOptions) -> Encode:
@@ -72,8 +95,8 @@ def encoder(name: str, networks: Any, options: FeatureOptions) -> Encode:
 
     Parameters
     ----------
-    name : one of `FEATURES`
-    networks : what `nbutils.networks.loading.load` returns
+    name : one of `FEATURES`, `STABLE_FEATURES` or `CONTROL_FEATURES`
+    networks : `nbutils.networks.loading.Networks`
     options : how images and captions are encoded
 
     Raises
@@ -84,17 +107,20 @@ def encoder(name: str, networks: Any, options: FeatureOptions) -> Encode:
     check_name(name)
     if name == "vdvae" and options.vdvae_layers is not None:
         networks.vdvae.count_features(options.vdvae_layers)
-    encode = {
-        "clip_image": _encode_clip_image,
-        "clip_text": _encode_clip_text,
-        "autokl": _encode_autokl,
-        "optimus": _encode_optimus,
-        "vdvae": _encode_vdvae,
-    }[name]
+    encode = _ENCODERS[name]
+
+    # An autoencoder's first layers take far more memory than an encoder of tokens.
+    limit = "decode_batch" if NETWORK.get(name, name).endswith("autokl") else "encode_batch"
 
     @torch.inference_mode()
     def run(images: NDArray | None, captions: Sequence[Sequence[str]], nsd_ids: NDArray) -> Any:
-        return encode(networks, options, images, captions, nsd_ids)
+        def encode_rows(rows: slice, plan: MemoryPlan) -> Any:
+            pixels = None if images is None else images[rows]
+            return encode(networks, options, pixels, captions[rows], nsd_ids[rows])
+
+        n = len(nsd_ids)
+        parts = run_batches(networks, n, n, encode_rows, limit=limit)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     return run
 
@@ -143,6 +169,39 @@ def _encode_vdvae(networks, options, images, captions, nsd_ids):
         return networks.vdvae.latents(images, n_layers)
     draws = generators(options.seed, nsd_ids, "vdvae feature")
     return networks.vdvae.latents(images, n_layers, sample=True, generator=draws)
+
+
+def _encode_control(networks, options, images, captions, nsd_ids):
+    return networks.control.describe(images)[0]
+
+
+def _encode_control_embedding(networks, options, images, captions, nsd_ids):
+    return networks.control.describe(images)[1]
+
+
+def _encode_stable_latent(networks, options, images, captions, nsd_ids):
+    draws = None
+    if options.autokl_latent == "sample":
+        draws = generators(options.seed, nsd_ids, "stable feature")
+    size = round(options.z_fraction * networks.stable_autokl.image_size)
+    return networks.stable_autokl.encode(images, draws, size=size, method="lanczos")
+
+
+def _encode_stable_text(networks, options, images, captions, nsd_ids):
+    return networks.stable_text.caption_tokens(choose_captions(captions, options))
+
+
+_ENCODERS = {
+    "clip_image": _encode_clip_image,
+    "clip_text": _encode_clip_text,
+    "autokl": _encode_autokl,
+    "optimus": _encode_optimus,
+    "vdvae": _encode_vdvae,
+    "stable_latent": _encode_stable_latent,
+    "stable_text": _encode_stable_text,
+    "control": _encode_control,
+    "control_embedding": _encode_control_embedding,
+}
 
 
 def choose_captions(captions: Sequence[Sequence[str]], options: FeatureOptions) -> list[list[str]]:

@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from nbutils.artifacts import hash_file
 from nbutils.decoding.encoders import (
     FROM_CAPTIONS,
+    NETWORK,
     Encode,
     FeatureOptions,
     check_name,
@@ -62,7 +63,7 @@ def extract(
 
     Parameters
     ----------
-    names : of "clip_image", "clip_text", "autokl", "optimus", "vdvae"
+    names : of the encoders' (`nbutils.decoding.encoders`), such as "clip_image" or "control"
     networks : what `nbutils.networks.loading.load` returns
     stimuli : indexable by an array of nsd_ids, giving (n, H, W, 3) uint8 images
     captions : for each nsd_id a list of captions; None for features of images
@@ -101,6 +102,54 @@ def extract(
     return {name: open_features(folder / f"{name}.npy") for name in names}
 
 
+def write_rows(
+    path: str | Path,
+    name: str,
+    nsd_ids: ArrayLike,
+    compute: Callable[[slice], ArrayLike],
+    note: dict[str, Any],
+    *,
+    batch_size: int = 64,
+    replace: bool = False,
+    progress: bool = True,
+) -> Features:
+    """Store what a computation gives for each image, resumable as `extract` is.
+
+    Parameters
+    ----------
+    path : the ``.npy`` file
+    name : of the computation, for the progress bar and the record
+    nsd_ids : (n_images,) int, images without repetition
+    compute : slice of the images -> (n, k) numbers
+    note : what else decides the values; a file with another note is not taken for this one
+    batch_size, replace, progress : as in `extract`
+
+    Raises
+    ------
+    ValueError
+        If the file holds something else, or a value is too large for float16.
+    """
+    ids, path = np.asarray(nsd_ids, dtype=np.int64), Path(path)
+    # As JSON gives it back, so that a finished file is known again.
+    record = json.loads(json.dumps({"feature": name, "nsd_id": ids.tolist()} | note))
+    if _is_finished(path, record, replace):
+        return open_features(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _Part(path, record, compute)
+    with (
+        closing(part),
+        tqdm(
+            total=len(ids), initial=part.done, desc=name, unit="image", disable=not progress
+        ) as bar,
+    ):
+        while part.done < len(ids):
+            rows = slice(part.done, min(part.done + batch_size, len(ids)))
+            part.write(_half(compute(rows), name))
+            bar.update(rows.stop - rows.start)
+    part.finish()
+    return open_features(path)
+
+
 def _check(names: Sequence[str], captions: Captions | None, ids: NDArray) -> None:
     if isinstance(names, str):
         raise ValueError(f"names={names!r}: give a list of names, such as [{names!r}].")
@@ -126,8 +175,10 @@ def _check(names: Sequence[str], captions: Captions | None, ids: NDArray) -> Non
 
 def _hash_weights(names: Sequence[str], networks: Any) -> dict[str, str | None]:
     """Hash of the file of each feature's network; None for networks without a directory."""
+    if getattr(networks, "weights", "stored") == "random":
+        return dict.fromkeys(names, "random")  # not those of the directory's files
     directory = getattr(networks, "directory", None)
-    network = {name: name.removesuffix("_image").removesuffix("_text") for name in names}
+    network = {name: NETWORK.get(name, name) for name in names}
     hashes = {}
     for one in set(network.values()):  # CLIP's two towers share a large file
         file = Path(directory or ".", f"{one}.safetensors")

@@ -49,7 +49,7 @@ class PerTarget:
 class RidgeOperator:
     """Ridge regression from responses to any number of targets, factored once.
 
-    Equal to ``sklearn.linear_model.Ridge(alpha, fit_intercept=True)`` fitted on the same rows.
+    Equal to ``sklearn.linear_model.Ridge(alpha, fit_intercept=intercept)`` on the same rows.
     The smaller of the two normal equations is solved: images x images when there are more voxels
     than images, voxels x voxels otherwise. Single precision is used where it suffices; an
     ill-conditioned system is solved in double precision. In memory are the responses and the Gram
@@ -61,6 +61,8 @@ class RidgeOperator:
         map is read in rows
     nsd_id : (n_images,) int or None, the image of each row; needed to align `Features`
     device : "cpu" or "cuda"
+    intercept : False centres neither responses nor targets, as ``fit_intercept=False`` does:
+        predictions then lack the targets' mean
 
     Raises
     ------
@@ -70,9 +72,14 @@ class RidgeOperator:
     """
 
     def __init__(
-        self, responses_train: ArrayLike, nsd_id: ArrayLike | None = None, device: str = "cpu"
+        self,
+        responses_train: ArrayLike,
+        nsd_id: ArrayLike | None = None,
+        device: str = "cpu",
+        intercept: bool = True,
     ) -> None:
-        self._centred, self.mean = centre_rows(responses_train)
+        self.intercept = intercept
+        self._centred, self.mean = centre_rows(responses_train, intercept)
         self.nsd_id = None if nsd_id is None else np.asarray(nsd_id, dtype=np.int64)
         if self.nsd_id is not None and self.nsd_id.shape != (len(self._centred),):
             raise ValueError(
@@ -187,7 +194,7 @@ class RidgeOperator:
         for columns, values in tqdm(
             blocks, total=n_blocks, desc="ridge", unit="block", disable=not progress
         ):
-            mean = subtract_mean(values)
+            mean = self._subtract_mean(values)
             # A (Y - mean) + mean loses fewer digits than A Y + (1 - A 1) mean.
             predicted = multiply(values, columns)
             predicted += mean
@@ -199,7 +206,7 @@ class RidgeOperator:
         """Operator whose row i predicts training image i from a fit without image i.
 
         Exact, from one factor: with the hat matrix ``H = 1 1ᵀ/n + X (XᵀX + alpha I)⁻¹ Xᵀ`` the
-        row is ``(H_i - h_ii e_i) / (1 - h_ii)``.
+        row is ``(H_i - h_ii e_i) / (1 - h_ii)``. Without an intercept ``1 1ᵀ/n`` is left out.
 
         Parameters
         ----------
@@ -231,13 +238,14 @@ class RidgeOperator:
         _check_matrix(values, "targets")
         if len(values) != self.n_images:
             raise ValueError(_rows_message(len(values), self.n_images))
-        mean = subtract_mean(values)
+        mean = self._subtract_mean(values)
         weights = self._solver.weights(values, alpha)
         return weights, (mean - self.mean @ weights).astype(np.float32)
 
     def _leave_one_out(self, alpha: float, rows: NDArray[np.int64]) -> Float:
         hat = self._solver.weigh(self._centred[rows], alpha)
-        hat += np.float32(1 / self.n_images)
+        if self.intercept:
+            hat += np.float32(1 / self.n_images)
         itself = (np.arange(len(rows)), rows)
         left = 1 - hat[itself]
         if not (left > 1e-6).all():
@@ -248,6 +256,10 @@ class RidgeOperator:
         hat[itself] = 0
         hat /= left[:, None]
         return hat
+
+    def _subtract_mean(self, values: Float) -> Float:
+        """Centre targets in place and return what was subtracted; zeros without an intercept."""
+        return subtract_mean(values) if self.intercept else np.zeros(values.shape[1], np.float32)
 
     def _multiplier(
         self, operator: Float | PerTarget, n_targets: int
@@ -298,12 +310,13 @@ class RidgeOperator:
         return array, None
 
 
-def centre_rows(responses: ArrayLike) -> tuple[Float, Float]:
+def centre_rows(responses: ArrayLike, centre: bool = True) -> tuple[Float, Float]:
     """Responses minus their mean over images, in one new float32 array.
 
     Parameters
     ----------
     responses : (n_images, n_voxels); a memory map is read in blocks of rows
+    centre : False subtracts zeros
 
     Returns
     -------
@@ -322,7 +335,7 @@ def centre_rows(responses: ArrayLike) -> tuple[Float, Float]:
     for rows in row_blocks(given):
         centred[rows] = given[rows]
     _check_matrix(centred, "responses_train")
-    return centred, subtract_mean(centred)
+    return centred, subtract_mean(centred) if centre else np.zeros(given.shape[1], np.float32)
 
 
 def subtract_mean(values: Float) -> Float:

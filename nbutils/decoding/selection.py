@@ -8,14 +8,14 @@ with ``U`` for each penalty.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.linalg import eigh
-from sklearn.model_selection import KFold
+from sklearn.model_selection import GroupKFold, KFold
 from tqdm.auto import tqdm
 
 from nbutils.decoding.blocks import column_blocks, take_columns
@@ -70,13 +70,15 @@ def choose_alpha(
     seed: int = 0,
     per: Per = "feature",
     progress: bool = False,
+    groups: ArrayLike | None = None,
+    intercept: bool = True,
 ) -> AlphaChoice:
     """Choose a ridge penalty by validation on training images.
 
     Parameters
     ----------
     responses_train : (n_images, n_voxels), one row per training image (repeats averaged, so that
-        no image is in two folds)
+        no image is in two folds), or single trials with `groups`
     targets : (n_images, ...) training targets, or `Features` together with `nsd_id`
     alphas : candidates
     method : ``loo`` exact leave-one-out; ``gcv`` generalised cross-validation; ``kfold``
@@ -88,14 +90,18 @@ def choose_alpha(
     seed : seed of that draw
     per : ``feature``, one penalty for all; ``target``, one for each target, all of which are read
     progress : show a progress bar
+    groups : (n_rows,) for ``kfold``, the image of each trial: no image is in two folds, as in
+        scikit-learn's ``GroupKFold``
+    intercept : whether the regression has one; False for ``kfold`` only
 
     Raises
     ------
     ValueError
-        If the method is unknown, there is no candidate, or targets and responses do not match.
+        If the method is unknown, there is no candidate, targets and responses do not match, or
+        `groups` or `intercept` do not go with the method.
     """
     options = {"nsd_id": nsd_id, "folds": folds, "n_targets": n_targets, "seed": seed}
-    options |= {"per": per, "progress": progress}
+    options |= {"per": per, "progress": progress, "groups": groups, "intercept": intercept}
     return choose_alphas(responses_train, {"": targets}, alphas, method, **options)[""]
 
 
@@ -111,6 +117,8 @@ def choose_alphas(
     seed: int = 0,
     per: Per = "feature",
     progress: bool = False,
+    groups: ArrayLike | None = None,
+    intercept: bool = True,
 ) -> dict[str, AlphaChoice]:
     """Choose a ridge penalty for each of several features.
 
@@ -118,7 +126,8 @@ def choose_alphas(
 
     Parameters
     ----------
-    responses_train, alphas, method, nsd_id, folds, seed, per, progress : as in `choose_alpha`
+    responses_train, alphas, method, nsd_id, folds, seed, per, progress, groups, intercept : as in
+        `choose_alpha`
     targets : feature -> targets as in `choose_alpha`
     n_targets : number of target columns used of each feature; None for all
 
@@ -143,8 +152,11 @@ def choose_alphas(
     shapes = {name: array.shape[1:] for name, (array, _) in used.items()}
     if per == "feature" and n_targets is not None:
         used = {name: (_sample(*one, n_targets, seed), None) for name, one in used.items()}
+    if method != "kfold" and not (groups is None and intercept):
+        raise ValueError(f"method={method!r}: groups and intercept=False go with kfold only.")
     if method == "kfold":
-        errors = _kfold_errors(responses, used, alphas, folds, progress)
+        splits = _folds(responses, folds, groups, intercept)
+        errors = _kfold_errors(responses, used, alphas, splits, progress)
     else:
         decomposed = _decompose(responses, alphas[0])
         errors = {
@@ -152,6 +164,38 @@ def choose_alphas(
             for name, one in used.items()
         }
     return {name: _choose(errors[name], alphas, method, per, shapes[name]) for name in used}
+
+
+def validation_errors(
+    responses_train: ArrayLike,
+    targets: ArrayLike,
+    alphas: ArrayLike,
+    method: Method = "gcv",
+    *,
+    progress: bool = False,
+) -> Float:
+    """Error of every candidate penalty for every single target, on training images only.
+
+    Parameters
+    ----------
+    responses_train : (n_images, n_regressors)
+    targets : (n_images, n_targets)
+    alphas : (n_alphas,) candidates, ascending and > 0
+    method : ``gcv`` or ``loo``
+    progress : show a progress bar
+
+    Returns
+    -------
+    errors : (n_alphas, n_targets) float32, mean squared error
+
+    Raises
+    ------
+    ValueError
+        If targets and responses do not match.
+    """
+    given, alphas = np.asanyarray(responses_train), np.asarray(alphas, dtype=np.float64)
+    array, _ = _align(targets, None, len(given))
+    return _closed_form_errors(_decompose(given, alphas[0]), array, None, alphas, method, progress)
 
 
 def _choose(
@@ -290,27 +334,53 @@ def _kfold_errors(
     responses: NDArray,
     used: Mapping[str, tuple[NDArray, NDArray | None]],
     alphas: NDArray,
-    folds: int,
+    splits: list[_Fold],
     progress: bool,
 ) -> dict[str, Float]:
     errors = {
         name: np.zeros((len(alphas), array[:1].size), np.float32)
         for name, (array, _) in used.items()
     }
-    for train, held_out, operator in tqdm(
-        _folds(responses, folds), total=folds, desc="folds", disable=not progress
-    ):
+    for fold in tqdm(splits, desc="folds", disable=not progress):
+        operator = RidgeOperator(responses[fold.train], intercept=fold.intercept)
+        new = np.asarray(responses[fold.held_out], np.float32)
         for i, alpha in enumerate(alphas):
-            weighing = operator.operator(responses[held_out], alpha)
+            weighing = None
             for name, (array, rows) in used.items():
+                by_weights = _is_cheaper_by_weights(operator, len(new), array[:1].size)
+                if weighing is None and not by_weights:
+                    weighing = operator.operator(new, alpha)
                 for columns, values in column_blocks(array, rows):
-                    known = values[train]
-                    mean = subtract_mean(known)
-                    missed = weighing @ known + mean - values[held_out]
+                    known, missed = values[fold.train], values[fold.held_out]
+                    if by_weights:
+                        weights, start = operator.weights(known, alpha)
+                        missed -= new @ weights + start
+                    else:
+                        missed -= subtract_mean(known) if fold.intercept else 0
+                        missed -= weighing @ known
                     errors[name][i, columns] += np.square(missed).sum(axis=0) / len(values)
     return errors
 
 
-def _folds(responses: NDArray, folds: int) -> Iterator[tuple[NDArray, NDArray, RidgeOperator]]:
-    for train, held_out in KFold(folds).split(responses):
-        yield train, held_out, RidgeOperator(responses[train])
+def _is_cheaper_by_weights(operator: RidgeOperator, n_new: int, n_targets: int) -> bool:
+    """Whether weights take fewer products than the operator that takes targets to predictions."""
+    n_images, n_voxels = operator.n_images, operator.n_voxels
+    by_operator = n_images * n_new * (min(n_images, n_voxels) + n_targets)
+    return n_voxels * n_targets * (n_images + n_new) < by_operator
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """Rows that a fold is fitted on and held out, and whether the fit has an intercept."""
+
+    train: NDArray[np.intp]
+    held_out: NDArray[np.intp]
+    intercept: bool
+
+
+def _folds(
+    responses: NDArray, folds: int, groups: ArrayLike | None, intercept: bool
+) -> list[_Fold]:
+    splitter = KFold(folds) if groups is None else GroupKFold(folds)
+    parts = splitter.split(responses, groups=None if groups is None else np.asarray(groups))
+    return [_Fold(train, held_out, intercept) for train, held_out in parts]

@@ -65,25 +65,45 @@ def brain_map(
     ValueError
         If there is not one value per voxel.
     """
-    from nilearn import plotting
-
     voxels = nsd_rois.mask(layout, subject) if voxels is None else np.asarray(voxels)
     values = np.array(values, dtype=np.float32)
     limit = find_limit(values) if limit is None else float(limit)
     low = -limit if np.nanmin(values, initial=0.0) < 0 else 0.0
     colors = SEQUENTIAL if low == 0 else DIVERGING
-    # nilearn takes 0 for "nothing here", also where a voxel's value happens to be 0.
-    values = np.where(np.isfinite(values), np.where(values == 0, 2e-6 * limit, values), 0)
     figure = Figure(figsize=SIZE)
-    drawn = plotting.plot_stat_map(
-        _pad(layout, subject, values, voxels), threshold=1e-6 * limit, cmap=colors,
-        vmin=low, vmax=limit, colorbar=False, **_slices(layout, subject, figure, voxels, cuts),
-    )  # fmt: skip
+    drawn = draw_map(layout, subject, figure, values, voxels, low, limit, cuts)
     _tidy(figure, drawn, title)
     bar = figure.add_axes((0.955, 0.12, 0.008, 0.76))
     figure.colorbar(ScalarMappable(Normalize(low, limit), colors), cax=bar, label=label)
     bar.tick_params(labelsize=8)
     return figure
+
+
+def draw_map(
+    layout: Layout,
+    subject: int,
+    figure: Figure,
+    values: NDArray,
+    voxels: NDArray[np.int64],
+    low: float,
+    limit: float,
+    cuts: int,
+    place: tuple[float, float, float, float] = (0, 0, 0.94, 1),
+) -> Any:
+    """Draw one row of slices into a figure; the parameters are those of `brain_map`.
+
+    Colours run from `low` (0, or -limit where they diverge) to `limit`; `place` is the row's
+    left, bottom, width and height as parts of the figure. Returns nilearn's display.
+    """
+    from nilearn import plotting
+
+    # nilearn takes 0 for "nothing here", also where a voxel's value happens to be 0.
+    values = np.where(np.isfinite(values), np.where(values == 0, 2e-6 * limit, values), 0)
+    return plotting.plot_stat_map(
+        _pad(layout, subject, values, voxels), threshold=1e-6 * limit,
+        cmap=SEQUENTIAL if low == 0 else DIVERGING, vmin=low, vmax=limit, colorbar=False,
+        **_slices(layout, subject, figure, voxels, cuts) | {"axes": place},
+    )  # fmt: skip
 
 
 @styled

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from nbutils import caveats
+from nbutils.figures.marks import marked
 from nbutils.figures.style import DPI
 
 CSS_DPI = 96
@@ -55,6 +57,7 @@ def bundle(figure: Figure | Axes, alt: str) -> tuple[dict[str, str], dict[str, d
     words = " ".join(alt.split())
     if not words:
         raise ValueError("alt='': say in a sentence what the figure shows")
+    words = " ".join([*caveats.said(), words])
     png = _to_png(_figure(figure))
     code = base64.b64encode(png).decode("ascii")
     width = round(Image.open(io.BytesIO(png)).width * CSS_DPI / DPI)
@@ -86,12 +89,13 @@ def _figure(figure: Figure | Axes) -> Figure:
 def _to_png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     # Without the Software entry the bytes do not depend on the version of matplotlib.
-    figure.savefig(
-        stream,
-        format="png",
-        dpi=DPI,
-        bbox_inches="tight",
-        pad_inches=0.08,
-        metadata={"Software": None},
-    )
+    with marked(figure):
+        figure.savefig(
+            stream,
+            format="png",
+            dpi=DPI,
+            bbox_inches="tight",
+            pad_inches=0.08,
+            metadata={"Software": None},
+        )
     return stream.getvalue()

@@ -34,7 +34,7 @@ LINE = 0.119
 
 @styled
 def image_grid(
-    rows: Mapping[str, Images],
+    rows: Mapping[str, Images | Sequence[Images]],
     captions: Sequence[str] | None = None,
     *,
     columns: int = 12,
@@ -45,7 +45,7 @@ def image_grid(
     Parameters
     ----------
     rows : label -> (n, H, W, 3) uint8, the same n images in the same order in every row; sizes
-        may differ
+        may differ between rows and, in a row that is a list of (H, W, 3) images, within it
     captions : (n,) one caption under each column
     columns : images side by side; more go below
     title : above the grid
@@ -218,7 +218,7 @@ def _draw_grid(
         raise ValueError(f"columns={columns}: at least one picture stands in a row")
     n = len(next(iter(rows.values())))
     columns = min(columns, n)
-    side = _cell_side(columns, next(iter(rows.values())).shape[2])
+    side = _cell_side(columns, next(iter(rows.values()))[0].shape[1])
     letters = max(8, int(side / 0.064)) if wrap else 200
     texts = {label: [_wrap(text, letters) for text in below[label]] for label in below}
     lines = {label: max(text.count("\n") + 1 for text in texts[label]) for label in texts}
@@ -281,19 +281,28 @@ def _wrap(text: str, letters: int) -> str:
 
 
 def _check_rows(rows: Mapping[str, Images]) -> dict[str, Images]:
-    """Return the rows as arrays after checking that each holds the same number of uint8 images."""
+    """Return the rows after checking that each holds the same number of uint8 images."""
     if not rows:
         raise ValueError("no row of images was given")
-    checked = {label: np.asarray(images) for label, images in rows.items()}
+    checked = {label: _as_row(images) for label, images in rows.items()}
     for label, images in checked.items():
-        if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
-            raise ValueError(f"{label!r} has shape {images.shape}: give images as (n, H, W, 3)")
-        if images.dtype != np.uint8:
-            raise TypeError(f"{label!r} is {images.dtype}: give uint8 images from 0 to 255")
+        shape = images.shape if isinstance(images, np.ndarray) else (len(images), *images[0].shape)
+        if len(shape) != 4 or any(image.shape[-1] != 3 for image in images) or not shape[0]:
+            raise ValueError(f"{label!r} has shape {shape}: give images as (n, H, W, 3)")
+        for image in images:
+            if image.dtype != np.uint8:
+                raise TypeError(f"{label!r} is {image.dtype}: give uint8 images from 0 to 255")
     first = next(iter(checked))
     for label, images in checked.items():
         _check_number(images, len(checked[first]), f"images of {label!r}")
     return checked
+
+
+def _as_row(images: Images | Sequence[Images]) -> Images | list[Images]:
+    """Return images as one array, or as a list where their sizes differ."""
+    if len({np.shape(image) for image in images}) > 1:
+        return [np.asarray(image) for image in images]
+    return np.asarray(images)
 
 
 def _check_number(items: Sequence, n: int, what: str) -> None:

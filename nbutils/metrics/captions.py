@@ -1,28 +1,26 @@
 """Measures of decoded captions, one value per image.
 
-Every measure takes the best of an image's reference captions, as nltk's METEOR and rouge-score's
-multi-reference ROUGE do.
+METEOR, ROUGE and content F1 take the best of an image's reference captions, as nltk's METEOR and
+rouge-score's multi-reference ROUGE do; BLEU counts over all of them. CIDEr and SPICE are not
+offered: the implementation in common use, COCO's, needs Java for SPICE and for its tokeniser.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from nltk.stem import PorterStemmer
+from nltk.tokenize import NLTKWordTokenizer
 from nltk.translate.meteor_score import meteor_score
 from numpy.typing import NDArray
 from rouge_score.rouge_scorer import RougeScorer
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
+from nbutils.metrics.bleu import bleu
 from nbutils.metrics.bootstrap import mismatch
 from nbutils.metrics.identification import identify
-
-Values = NDArray[np.float64]
-References = Sequence[Sequence[str]]
+from nbutils.metrics.words import References, Values, check, split_words, stem
 
 FRAME_WORDS = frozenset({"photo", "photograph", "picture", "image", "view", "close", "shows"})
 """Words about the picture, not about what is in it; content F1 leaves them out."""
@@ -35,17 +33,13 @@ class _NoSynonyms:
         return ()
 
 
-def split_words(text: str) -> list[str]:
-    """Lower-case words of a caption, without punctuation."""
-    return re.findall(r"[a-z0-9']+", text.lower())
-
-
 def meteor_exact_stem(captions: Sequence[str], references: References) -> Values:
     """METEOR with exact and stemmed matches, without WordNet's synonyms.
 
     nltk's ``meteor_score`` (alpha .9, beta 3, gamma .5). Its synonym stage needs the WordNet
-    corpus, which must be downloaded apart; without it a score is at most a little lower than the
-    published kind, so it has a name of its own and is not put beside published values.
+    corpus, which must be downloaded apart (`nbutils.metrics.wordnet`); without it a score is at
+    most a little lower than the published kind, so it has a name of its own and is not put beside
+    published values.
 
     Parameters
     ----------
@@ -56,10 +50,35 @@ def meteor_exact_stem(captions: Sequence[str], references: References) -> Values
     -------
     score : (n,)
     """
-    _check(captions, references)
+    check(captions, references)
     none = _NoSynonyms()
     values = [
         meteor_score([split_words(text) for text in texts], split_words(caption), wordnet=none)
+        for caption, texts in zip(captions, references, strict=True)
+    ]
+    return np.asarray(values, dtype=np.float64)
+
+
+def meteor(captions: Sequence[str], references: References, wordnet: Any) -> Values:
+    """METEOR with WordNet's synonyms, as Hugging Face's evaluate computes it.
+
+    nltk's ``meteor_score`` (alpha .9, beta 3, gamma .5) on nltk's words, punctuation included;
+    evaluate also splits sentences first, which changes nothing for captions of one sentence. The
+    Java METEOR of COCO's caption evaluation is on a lower scale.
+
+    Parameters
+    ----------
+    captions, references : as in `meteor_exact_stem`
+    wordnet : what `nbutils.metrics.wordnet.open_wordnet` returns
+
+    Returns
+    -------
+    score : (n,)
+    """
+    check(captions, references)
+    split = NLTKWordTokenizer().tokenize
+    values = [
+        meteor_score([split(text) for text in texts], split(caption), wordnet=wordnet)
         for caption, texts in zip(captions, references, strict=True)
     ]
     return np.asarray(values, dtype=np.float64)
@@ -75,7 +94,7 @@ def rouge(captions: Sequence[str], references: References, kind: str = "rougeL")
     """
     if kind not in ("rouge1", "rougeL"):
         raise ValueError(f"rouge kind={kind!r}: choose rouge1 or rougeL.")
-    _check(captions, references)
+    check(captions, references)
     scorer = RougeScorer([kind])
     values = [
         scorer.score_multi(list(texts), caption)[kind].fmeasure
@@ -95,7 +114,7 @@ def content_f1(captions: Sequence[str], references: References) -> Values:
     -------
     f1 : (n,) against the best reference
     """
-    _check(captions, references)
+    check(captions, references)
     return np.array([
         max(_set_f1(content_words(caption), content_words(text)) for text in texts)
         for caption, texts in zip(captions, references, strict=True)
@@ -105,7 +124,7 @@ def content_f1(captions: Sequence[str], references: References) -> Values:
 def content_words(text: str) -> frozenset[str]:
     """Stems of the words that say something about the content."""
     words = (w for w in split_words(text) if w not in ENGLISH_STOP_WORDS and w not in FRAME_WORDS)
-    return frozenset(_stem(word) for word in words)
+    return frozenset(stem(word) for word in words)
 
 
 def category_named(
@@ -135,8 +154,8 @@ def category_named(
     unknown = sorted({name for row in categories for name in row} - set(words))
     if unknown:
         raise ValueError(f"category {unknown[0]!r} has no words; known: {', '.join(words)}.")
-    stems = {name: {_stem(word.lower()) for word in group} for name, group in words.items()}
-    said = [{_stem(word) for word in split_words(caption)} for caption in captions]
+    stems = {name: {stem(word.lower()) for word in group} for name, group in words.items()}
+    said = [{stem(word) for word in split_words(caption)} for caption in captions]
     return np.array([
         float(any(stems[name] & found for name in row))
         for found, row in zip(said, categories, strict=True)
@@ -159,8 +178,26 @@ def identify_captions(clip: Any, captions: Sequence[str], references: References
     -------
     rate : (n,) part of the n - 1 comparisons won
     """
-    _check(captions, references)
+    check(captions, references)
     return identify(_embed_references(clip, references), _embed(clip, captions))
+
+
+def clip_cosine(clip: Any, captions: Sequence[str], references: References) -> Values:
+    """Cosine of a caption with the references in CLIP's text space, mean over the references.
+
+    MindEye2 reports such cosines as "CLIP-B" and "CLIP-L". They are not two-way identification,
+    although both have stood in one column of a table.
+
+    Parameters
+    ----------
+    clip, captions, references : as in `identify_captions`
+
+    Returns
+    -------
+    cosine : (n,)
+    """
+    check(captions, references)
+    return _mean_cosine(_embed_references(clip, references), _embed(clip, captions))
 
 
 class CaptionJudge:
@@ -172,6 +209,7 @@ class CaptionJudge:
     clip : `ClipEncoder` or None
     categories : n collections of categories in the images, or None
     words : category -> words that name it; needed with `categories`
+    wordnet : for METEOR with synonyms, see `nbutils.metrics.wordnet.open_wordnet`; or None
     """
 
     def __init__(
@@ -181,68 +219,72 @@ class CaptionJudge:
         clip: Any = None,
         categories: Sequence[Collection[str]] | None = None,
         words: Mapping[str, Collection[str]] | None = None,
+        wordnet: Any = None,
     ) -> None:
         if categories is not None and words is None:
             raise ValueError("categories are given without the words that name them.")
         self.references = [list(texts) for texts in references]
         self.clip, self.categories, self.words = clip, categories, words
+        self.wordnet = wordnet
         self._truth = None if clip is None else _embed_references(clip, references)
 
     def measure(self, captions: Sequence[str]) -> dict[str, Values]:
         """Measure captions, in the order of the references: measure -> (n,)."""
-        _check(captions, self.references)
-        found = None if self.clip is None else _embed(self.clip, captions)
-        return self._compare(captions, found, np.arange(len(captions)))
+        check(captions, self.references)
+        found = self._look(captions)
+        values = self._compare(captions, found, np.arange(len(captions)))
+        if found is not None:
+            values["two-way CLIP text"] = identify(self._truth, found)
+        return values
 
     def measure_chance(
         self, captions: Sequence[str], repeats: int = 5, seed: int = 0
     ) -> dict[str, Values]:
         """Measure captions against other images than their own; see `ImageJudge`."""
         n = len(captions)
-        _check(captions, self.references)
-        names = list(self._compare(captions, None, np.arange(n)))
+        check(captions, self.references)
+        found = self._look(captions)
+        names = list(self._compare(captions, found, np.arange(n)))
 
         def stack(order: NDArray) -> NDArray:
-            return np.stack(list(self._compare(captions, None, order).values()), axis=1)
+            return np.stack(list(self._compare(captions, found, order).values()), axis=1)
 
         chance = dict(zip(names, mismatch(stack, n, repeats, seed).T, strict=True))
-        return chance if self.clip is None else {**chance, "two-way CLIP text": np.full(n, 0.5)}
+        return chance if found is None else {**chance, "two-way CLIP text": np.full(n, 0.5)}
+
+    def _look(self, captions: Sequence[str]) -> NDArray | None:
+        return None if self.clip is None else _embed(self.clip, captions)
 
     def _compare(
         self, captions: Sequence[str], found: NDArray | None, order: NDArray[np.int64]
     ) -> dict[str, Values]:
         references = [self.references[i] for i in order]
-        values = {
-            "METEOR (exact, stem)": meteor_exact_stem(captions, references),
+        values = {"METEOR (exact, stem)": meteor_exact_stem(captions, references)}
+        if self.wordnet is not None:
+            values["METEOR"] = meteor(captions, references, self.wordnet)
+        values |= {
             "ROUGE-1": rouge(captions, references, "rouge1"),
             "ROUGE-L": rouge(captions, references, "rougeL"),
+            "BLEU-1 (per caption)": bleu(captions, references, 1),
+            "BLEU-4 (per caption)": bleu(captions, references, 4),
             "content F1": content_f1(captions, references),
         }
         if self.categories is not None:
             categories = [self.categories[i] for i in order]
             values["category named"] = category_named(captions, categories, self.words)
         if found is not None:
-            values["two-way CLIP text"] = identify(self._truth[order], found)
+            values["CLIP text cosine"] = _mean_cosine(self._truth[order], found)
         return values
 
 
-@lru_cache(maxsize=8192)
-def _stem(word: str) -> str:
-    return PorterStemmer().stem(word)
+def _mean_cosine(references: NDArray, found: NDArray) -> Values:
+    """Embeddings have unit norm, so the mean of the cosines is the cosine with their mean."""
+    return (references.astype(np.float64) * found).sum(axis=1)
 
 
 def _set_f1(first: frozenset[str], second: frozenset[str]) -> float:
     total = len(first) + len(second)
     return 2 * len(first & second) / total if total else 0.0
-
-
-def _check(captions: Sequence[str], references: References) -> None:
-    if len(captions) != len(references):
-        raise ValueError(
-            f"{len(captions)} captions for {len(references)} images; give the same nsd_ids."
-        )
-    if any(isinstance(texts, str) or not texts for texts in references):
-        raise ValueError("references: give a list with at least one caption for each image.")
 
 
 def _embed(clip: Any, captions: Sequence[str], batch_size: int = 256) -> NDArray[np.float32]:

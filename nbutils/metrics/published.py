@@ -67,6 +67,7 @@ _UNIBRAIN = "Mai & Zhang 2023, arXiv 2308.07428"
 _BRAIN_DIFFUSER = "Ozcelik & VanRullen 2023, Scientific Reports 13:15666"
 _TAKAGI = "Takagi & Nishimoto 2023, CVPR"
 _MINDEYE2 = "Scotti et al. 2024, arXiv 2403.11207"
+_MINDDIFFUSER = "Lu et al. 2023, arXiv 2303.14139"
 
 TABLES: dict[str, PublishedTable] = {
     "unibrain_images": PublishedTable(
@@ -144,6 +145,19 @@ TABLES: dict[str, PublishedTable] = {
         f"{_TAKAGI}, figure 5",
         "Read off bars, plus or minus one percent. Distractors are other reconstructions.",
     ),
+    "minddiffuser_images": PublishedTable(
+        "MindDiffuser, images, mean of subjects 1, 2, 5, 7", ("cosine of CLIP", "SSIM", "PixCorr"),
+        {
+            "IC-GAN": (.546, .135, .126),
+            "Takagi & Nishimoto": (.642, .300, .175),
+            "MindDiffuser, stage 1 only": (.597, .253, .183),
+            "MindDiffuser, start from noise": (.616, .292, .066),
+            "MindDiffuser": (.765, .354, .278),
+        },
+        f"{_MINDDIFFUSER}, table 2",
+        "Read off the printed table. CLIP is a cosine of last layers, not two-way identification; "
+        "the IC-GAN is Ozcelik's, not Brain-Diffuser.",
+    ),
     "mindeye2_images": PublishedTable(
         "MindEye2's comparison, images, mean of subjects 1, 2, 5, 7, 40 sessions", IMAGE_COLUMNS,
         {
@@ -192,3 +206,63 @@ def find_table(name: str) -> PublishedTable:
     if name not in TABLES:
         raise ValueError(f"table={name!r}: choose from {', '.join(TABLES)}.")
     return TABLES[name]
+
+
+BESIDE: dict[str, tuple[str, str]] = {
+    "Brain-Diffuser": ("brain_diffuser_images", "mean of subjects 1, 2, 5, 7"),
+    "UniBrain": ("unibrain_images", "UniBrain"),
+    "Takagi & Nishimoto, as UniBrain quotes it": ("unibrain_images", "Takagi SD"),
+    "MindDiffuser": ("minddiffuser_images", "MindDiffuser"),
+    "MindEye1, as MindEye2 recomputed it": ("mindeye2_images", "MindEye1"),
+    "MindEye2": ("mindeye2_images", "MindEye2"),
+}
+"""System -> table and row that hold its published values."""
+
+REASONS: dict[str, tuple[str, ...]] = {
+    "Brain-Diffuser": (
+        "982", "presented images", "ReLU, 224 px", "224 px for all networks",
+        "by columns, if made with the pinned library", "1",
+    ),
+    "UniBrain": (
+        "not stated", "not stated", "not stated", "not stated", "not stated", "not stated",
+    ),
+    "Takagi & Nishimoto, as UniBrain quotes it": (
+        "982", "other reconstructions", "pooling, 299 px", "299 px, CLIP 224", "none", "5",
+    ),
+    "MindDiffuser": (
+        "982", "none: a cosine", "none", "not stated", "not stated", "1",
+    ),
+    "MindEye1, as MindEye2 recomputed it": (
+        "1000", "presented images", "ReLU, 256 px", "256, 342, 255, 224 px", "two-dimensional",
+        "best of 16, by its paper",
+    ),
+    "MindEye2": (
+        "1000", "presented images", "ReLU, 256 px", "256, 342, 255, 224 px", "two-dimensional", "1",
+    ),
+}  # fmt: skip
+"""System -> why its values do not compare, one entry for each of `REASON_COLUMNS`."""
+
+REASON_COLUMNS = (
+    "test images", "distractors", "AlexNet after", "image sizes", "SSIM", "reconstructions",
+)  # fmt: skip
+
+
+def beside() -> PublishedTable:
+    """Published values of all systems in one table, for orientation only; see `reasons`."""
+    rows = {}
+    for system, (name, row) in BESIDE.items():
+        table = TABLES[name]
+        known = dict(zip(table.columns, table.rows[row], strict=True))
+        rows[system] = tuple(known.get(column) for column in IMAGE_COLUMNS)
+    return PublishedTable(
+        "What the papers report, side by side: rows do not compare with each other, nor with ours",
+        IMAGE_COLUMNS,
+        rows,
+        "the tables named in nbutils.metrics.published.BESIDE",
+        "Neural-Recon reports no values. MindDiffuser's CLIP is a cosine (.765) and so left out.",
+    )
+
+
+def reasons() -> pd.DataFrame:
+    """Why the rows of `beside` do not compare: one row per system, one column per difference."""
+    return pd.DataFrame.from_dict(REASONS, orient="index", columns=list(REASON_COLUMNS))

@@ -27,6 +27,10 @@ class AutoKL(nn.Module):
         Keywords of `diffusers.AutoencoderKL`. `sample_size` is the side of the images, pixels;
         `scaling_factor` multiplies latents after encoding (0.18215 in the published model).
 
+    Attributes
+    ----------
+    batch_size : images that `encode` and `decode` send through the layers at once; None for all
+
     Notes
     -----
     The state dict is that of `AutoencoderKL`.
@@ -35,24 +39,29 @@ class AutoKL(nn.Module):
     def __init__(self, config: Mapping) -> None:
         super().__init__()
         layers = AutoencoderKL(**config)
+        self.batch_size: int | None = None
         self.image_size: int = layers.config.sample_size
         self.scaling_factor: float = layers.config.scaling_factor
         self.encoder, self.decoder = layers.encoder, layers.decoder
         self.quant_conv = layers.quant_conv or nn.Identity()
         self.post_quant_conv = layers.post_quant_conv or nn.Identity()
 
-    def preprocess(self, images: NDArray[np.uint8]) -> Tensor:
-        """Resize images (PIL bicubic) and map 0..255 to -1..1.
+    def preprocess(
+        self, images: NDArray[np.uint8], size: int | None = None, method: str = "bicubic"
+    ) -> Tensor:
+        """Resize images with PIL and map 0..255 to -1..1.
 
         Parameters
         ----------
         images : (n, H, W, 3) uint8; floats are refused, see `pictures.check`
+        size : side in pixels, `image_size` by default
+        method : filter, see `pictures.resize`
 
         Returns
         -------
-        x : (n, 3, image_size, image_size) float
+        x : (n, 3, size, size) float
         """
-        pixels = torch.from_numpy(pictures.resize(images, self.image_size, "bicubic"))
+        pixels = torch.from_numpy(pictures.resize(images, size or self.image_size, method))
         weight = self.encoder.conv_in.weight
         return pixels.permute(0, 3, 1, 2).to(weight.device, weight.dtype) / 127.5 - 1
 
@@ -71,7 +80,14 @@ class AutoKL(nn.Module):
         return mean, logvar.clamp(-30, 20)
 
     @torch.no_grad()
-    def encode(self, images: NDArray[np.uint8], generator: Generators = None) -> Tensor:
+    def encode(
+        self,
+        images: NDArray[np.uint8],
+        generator: Generators = None,
+        *,
+        size: int | None = None,
+        method: str = "bicubic",
+    ) -> Tensor:
         """Encode images to scaled latents Z_I.
 
         Parameters
@@ -79,6 +95,7 @@ class AutoKL(nn.Module):
         images : (n, H, W, 3) uint8
         generator : None takes the posterior's mean. With a generator (one, or one per image) the
             latent is drawn, as the published systems do.
+        size, method : as in `preprocess`
 
         Returns
         -------
@@ -89,7 +106,8 @@ class AutoKL(nn.Module):
         TypeError
             If the images are not uint8.
         """
-        mean, logvar = self.posterior(self.preprocess(images))
+        parts = [self.posterior(part) for part in self._cut(self.preprocess(images, size, method))]
+        mean, logvar = (torch.cat(halves) for halves in zip(*parts, strict=True))
         if generator is not None:
             mean = mean + torch.exp(0.5 * logvar) * draw_normal(mean.shape, generator).to(mean)
         return mean * self.scaling_factor
@@ -120,6 +138,10 @@ class AutoKL(nn.Module):
         -------
         images : (n, H, W, 3) uint8, rounded to the nearest level (the original code truncates)
         """
-        images = (self.decode_float(latents).float() + 1) * 127.5
+        parts = [self.decode_float(part).float() for part in self._cut(latents)]
+        images = (torch.cat(parts) + 1) * 127.5
         images = images.round().clamp(0, 255).to(torch.uint8)
         return images.permute(0, 2, 3, 1).cpu().numpy()
+
+    def _cut(self, items: Tensor) -> tuple[Tensor, ...]:
+        return items.split(self.batch_size or len(items))

@@ -1,10 +1,11 @@
-"""Key maps of the smaller published checkpoints: CLIP, AutoKL, Optimus and VDVAE.
+"""Key maps of the other published checkpoints: CLIP, AutoKL, Optimus, VDVAE, Stable Diffusion 1.4.
 
 As for the flows, a map is a rule over names, so it works at any size, and what comes out is
 compared with the network of the given configuration: every key, and every shape.
 
 Sources: the key names of `kl-f8.pth`, `optimus-vae.pth` (SHI-Labs/Versatile-Diffusion),
-`imagenet64-iter-1600000-model-ema.th` (openai/vdvae) and `openai/clip-vit-large-patch14`.
+`imagenet64-iter-1600000-model-ema.th` (openai/vdvae), `openai/clip-vit-large-patch14`, and of the
+diffusers edition of Stable Diffusion 1.4.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from nbutils.networks.autokl import AutoKL
-from nbutils.networks.checkpoints_versatile import compare_keys
+from nbutils.networks.checkpoints_keys import fit_tensors, strip_parallel
 from nbutils.networks.clip import ClipEncoder
+from nbutils.networks.config import StableConfig
+from nbutils.networks.control import ControlEncoder
 from nbutils.networks.optimus import Optimus
+from nbutils.networks.stable import StableText, build_stable_unet
 from nbutils.networks.vdvae import VDVAE
 
 CLIP_VIT_L14: dict[str, Any] = {
@@ -97,6 +101,9 @@ _AUTOKL_RULES = (
     (r"\.mid\.attn_1\.([qkv])\.", r".mid_block.attentions.0.to_\1."),
     (r"\.nin_shortcut\.", ".conv_shortcut."),
     (r"\.norm_out\.", ".conv_norm_out."),
+    # diffusers' own names of 2022
+    (r"\.attentions\.0\.(query|key|value)\.", lambda m: f".attentions.0.to_{m[1][0]}."),
+    (r"\.attentions\.0\.proj_attn\.", ".attentions.0.to_out.0."),
 )
 _OPTIMUS_PREFIXES = (
     ("encoder.linear.", "encode_latent."),
@@ -106,21 +113,25 @@ _OPTIMUS_PREFIXES = (
     ("decoder.transformer.", "gpt2."),
 )
 _BUFFERS = (".position_ids", ".attn.bias", ".attn.masked_bias")  # constants, not weights
+_TOWER = ("vision_model.", "visual_projection.")
 
 
 def rename_autokl(key: str, levels: int) -> str | None:
-    """Name a kl-f8 tensor as diffusers does; None for the parts only training needs.
+    """Name a kl-f8 tensor as diffusers does today; None for the parts only training needs.
 
     Parameters
     ----------
-    key : original name
+    key : original name, or diffusers' name of any year
     levels : number of resolution levels; the original counts the decoder's from the finest,
         diffusers from the coarsest
     """
     if key.startswith("loss."):
         return None
+    original = ".up." in key
     for pattern, replacement in _AUTOKL_RULES:
         key = re.sub(pattern, replacement, key)
+    if not original:
+        return key
     return re.sub(r"up_blocks\.(\d+)", lambda m: f"up_blocks.{levels - 1 - int(m[1])}", key)
 
 
@@ -134,14 +145,19 @@ def rename_optimus(key: str) -> str | None:
     return key
 
 
-def rename_vdvae(key: str) -> str:
-    """Name a VDVAE tensor as `VDVAE` does: without the prefix of parallel training."""
-    return key.removeprefix("module.")
+def keep_name(key: str) -> str:
+    """Name a tensor as it is: VDVAE's and the Stable Diffusion U-Net's names are ours."""
+    return key
 
 
 def rename_clip(key: str) -> str | None:
     """Name a CLIPModel tensor as `ClipEncoder` does; None for the temperature and positions."""
     return None if key == "logit_scale" or key.endswith(_BUFFERS) else key
+
+
+def rename_control(key: str) -> str | None:
+    """Name a CLIPModel tensor as `ControlEncoder` does; None outside the image tower."""
+    return key if key.startswith(_TOWER) and not key.endswith(_BUFFERS) else None
 
 
 def map_autokl(state: Mapping[str, Tensor], config: Mapping) -> dict[str, Tensor]:
@@ -187,12 +203,34 @@ def map_optimus(state: Mapping[str, Tensor], config: Mapping) -> dict[str, Tenso
 
 def map_vdvae(state: Mapping[str, Tensor], config: Mapping) -> dict[str, Tensor]:
     """Turn the tensors of an openai/vdvae .th file into those of `VDVAE`; see `map_autokl`."""
-    return _convert(state, rename_vdvae, VDVAE, config)
+    return _convert(state, keep_name, VDVAE, config)
 
 
 def map_clip(state: Mapping[str, Tensor], config: Mapping) -> dict[str, Tensor]:
     """Turn the tensors of transformers' CLIPModel into those of `ClipEncoder`; see `map_autokl`."""
     return _convert(state, rename_clip, ClipEncoder, config)
+
+
+def map_stable_unet(state: Mapping[str, Tensor], config: Mapping) -> dict[str, Tensor]:
+    """Check the tensors of Stable Diffusion's U-Net in diffusers' format; see `map_autokl`."""
+    return _convert(state, keep_name, _stable_unet, config)
+
+
+def map_stable_text(state: Mapping[str, Tensor], config: Mapping) -> dict[str, Tensor]:
+    """Turn the tensors of transformers' CLIPTextModel into those of `StableText`."""
+    return _convert(state, rename_clip, StableText, config)
+
+
+def map_control(state: Mapping[str, Tensor], config: Mapping) -> dict[str, Tensor]:
+    """Take the image tower of transformers' CLIPModel as `ControlEncoder`; see `map_autokl`."""
+    return _convert(state, rename_control, ControlEncoder, config)
+
+
+def _stable_unet(config: Mapping) -> nn.Module:
+    return build_stable_unet(StableConfig(**config))
+
+
+_TITLES = {_stable_unet: "the Stable Diffusion U-Net"}
 
 
 def _convert(
@@ -201,19 +239,14 @@ def _convert(
     network: Callable[[Mapping], nn.Module],
     config: Mapping,
 ) -> dict[str, Tensor]:
-    renamed = {rename(key): value for key, value in state.items()}
-    renamed.pop(None, None)
+    what = f"the checkpoint of {_TITLES.get(network, network.__name__)}"
+    renamed: dict[str, Tensor] = {}
+    for key, value in strip_parallel(state).items():
+        ours = rename(key)
+        if ours in renamed:
+            raise ValueError(f"{what} has {ours} twice, the second time as {key}")
+        if ours is not None:
+            renamed[ours] = value
     with torch.device("meta"):
         shapes = {key: value.shape for key, value in network(config).state_dict().items()}
-    compare_keys(set(renamed), set(shapes), f"the checkpoint of {network.__name__}")
-    return {key: _fit(renamed[key], shape, key) for key, shape in shapes.items()}
-
-
-def _fit(value: Tensor, shape: torch.Size, key: str) -> Tensor:
-    """Bring a tensor to our shape; only a 1x1 convolution may become a matrix."""
-    if value.shape != shape and value.shape != (*shape, 1, 1):
-        raise ValueError(
-            f"{key} has shape {tuple(value.shape)}, this configuration needs {tuple(shape)}: "
-            "the checkpoint belongs to a network of another size."
-        )
-    return value.reshape(shape)
+    return fit_tensors(renamed, shapes, what)

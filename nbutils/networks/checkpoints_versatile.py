@@ -1,8 +1,11 @@
-"""Key maps of the published four-flow Versatile Diffusion checkpoint, in both of its layouts.
+"""Key maps of the published four-flow Versatile Diffusion checkpoint, in all of its layouts.
 
 The maps are rules over the architecture, not lists: they walk the same plan of blocks that builds
 the networks, so a tiny network goes through the very code that converts the published files. Key
 sets are compared in both directions; a file with a layer too many or too few is refused.
+
+Two layouts are single files. In diffusers' the image U-Net and the text U-Net lie in two folders,
+each with the time embedding and the context layers that the original keeps once.
 """
 
 from __future__ import annotations
@@ -12,11 +15,17 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from nbutils.networks.checkpoints_keys import compare_keys, fit_tensors, strip_parallel
 from nbutils.networks.config import VersatileConfig
 from nbutils.networks.versatile import CONTEXT_KINDS, block_plan, build_flows
 
-LAYOUT_PREFIX = {"v1-0": "diffuser.", "deprecated": "model.diffusion_model."}
-"""First part of the keys of vd-four-flow-v1-0.pth and of its "-deprecated" twin."""
+LAYOUT_PREFIX = {
+    "v1-0": ("diffuser.",),
+    "deprecated": ("model.diffusion_model.",),
+    "diffusers": ("image_unet/", "text_unet/"),
+}
+"""First part of the keys of vd-four-flow-v1-0.pth, of its "-deprecated" twin, and of the two
+folders of diffusers' layout, whose names stand before the keys."""
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -38,7 +47,7 @@ def flow_key_map(config: VersatileConfig, layout: str = "v1-0") -> dict[str, dic
     Parameters
     ----------
     config : sizes; any number of levels
-    layout : "v1-0" or "deprecated", see `LAYOUT_PREFIX`
+    layout : one of `LAYOUT_PREFIX`
 
     Returns
     -------
@@ -50,10 +59,11 @@ def flow_key_map(config: VersatileConfig, layout: str = "v1-0") -> dict[str, dic
     """
     if layout not in LAYOUT_PREFIX:
         raise ValueError(f"layout={layout!r}: choose one of {sorted(LAYOUT_PREFIX)}")
-    files = {
-        "image_flow": dict(_image_modules(config, layout)),
-        "text_data": dict(_text_modules(config, layout)),
-    }
+    if layout == "diffusers":
+        image, text = _image_folder_modules(config), _text_folder_modules(config)
+    else:
+        image, text = _image_modules(config, layout), _text_modules(config, layout)
+    files = {"image_flow": dict(image), "text_data": dict(text)}
     return {
         name: {key: _rename(key, files[name]) for key in shapes}
         for name, shapes in flow_shapes(config).items()
@@ -80,64 +90,59 @@ def map_versatile(
 
     Raises
     ------
-    ValueError : neither layout, keys missing or left over, or a shape of another size
+    ValueError : none of the layouts, keys missing or left over, a shape of another size, or a time
+        embedding that the text U-Net does not share with the image U-Net
     """
+    state = strip_parallel(state)
     layout = detect_layout(state)
     maps, shapes = flow_key_map(config, layout), flow_shapes(config)
     wanted = {theirs for mapping in maps.values() for theirs in mapping.values()}
     found = {key for key in state if key.startswith(LAYOUT_PREFIX[layout])}
-    compare_keys(found, wanted, "the four-flow checkpoint")
+    copies = _time_copies(wanted) if layout == "diffusers" else {}
+    compare_keys(found, wanted | set(copies), "the four-flow checkpoint")
+    _require_equal(state, copies)
+    taken = {theirs: state[theirs] for mapping in maps.values() for theirs in mapping.values()}
+    sizes = {
+        theirs: shapes[name][ours]
+        for name, mapping in maps.items()
+        for ours, theirs in mapping.items()
+    }
+    taken = fit_tensors(taken, sizes, "the four-flow checkpoint")
     return {
-        name: {
-            ours: fit(state[theirs], shapes[name][ours], theirs) for ours, theirs in mapping.items()
-        }
+        name: {ours: taken[theirs] for ours, theirs in mapping.items()}
         for name, mapping in maps.items()
     }
 
 
+def _time_copies(keys: set[str]) -> dict[str, str]:
+    """Pair the text U-Net's copy of the time embedding with the image U-Net's, in diffusers."""
+    mark = "image_unet/time_embedding."
+    return {key.replace("image_unet/", "text_unet/"): key for key in keys if key.startswith(mark)}
+
+
+def _require_equal(state: Mapping[str, Tensor], copies: Mapping[str, str]) -> None:
+    for copy, original in copies.items():
+        one, other = state[copy], state[original]
+        if not one.is_meta and not torch.equal(one, other):
+            raise ValueError(
+                f"{copy} differs from {original}: the two flows share one time embedding, so the "
+                "folders do not belong to the same model"
+            )
+
+
 def detect_layout(state: Mapping[str, Tensor]) -> str:
-    """Tell which of the two published layouts a four-flow checkpoint has.
+    """Tell which of the published layouts a four-flow checkpoint has.
 
     Raises
     ------
-    ValueError : neither
+    ValueError : none
     """
-    for layout, prefix in LAYOUT_PREFIX.items():
-        if any(key.startswith(prefix) for key in state):
+    for layout, prefixes in LAYOUT_PREFIX.items():
+        if any(key.startswith(prefixes) for key in state):
             return layout
+    known = sorted(prefix for prefixes in LAYOUT_PREFIX.values() for prefix in prefixes)
     raise ValueError(
-        f"no key starts with one of {sorted(LAYOUT_PREFIX.values())}: "
-        "this is not a Versatile Diffusion four-flow checkpoint"
-    )
-
-
-def compare_keys(found: set[str], wanted: set[str], what: str) -> None:
-    """Refuse a state dict whose keys are not exactly the wanted ones.
-
-    Raises
-    ------
-    ValueError : names up to three missing and three superfluous keys
-    """
-    missing, extra = sorted(wanted - found), sorted(found - wanted)
-    if missing or extra:
-        raise ValueError(
-            f"{what} does not fit this configuration: {len(missing)} keys missing {missing[:3]}, "
-            f"{len(extra)} not known {extra[:3]}"
-        )
-
-
-def fit(value: Tensor, shape: torch.Size, key: str) -> Tensor:
-    """Bring a tensor to our shape; only a 1x1 convolution may become a matrix.
-
-    Raises
-    ------
-    ValueError : any other difference of shape
-    """
-    if value.shape in (shape, (*shape, 1, 1)):
-        return value.reshape(shape)
-    raise ValueError(
-        f"{key} has shape {tuple(value.shape)}, this configuration needs {tuple(shape)}: "
-        "the checkpoint belongs to a network of another size"
+        f"no key starts with one of {known}: this is not a Versatile Diffusion four-flow checkpoint"
     )
 
 
@@ -167,7 +172,8 @@ def _image_modules(config: VersatileConfig, layout: str) -> Iterator[tuple[str, 
     out = _locate(config, layout, "image", "data", len(data))
     yield from (("conv_norm_out", f"{out}.0"), ("conv_out", f"{out}.2"))
     # The image diffuser owns the time embedding of both flows.
-    time = LAYOUT_PREFIX[layout] + ("image." if layout == "v1-0" else "") + "time_embed"
+    [start] = LAYOUT_PREFIX[layout]
+    time = start + ("image." if layout == "v1-0" else "") + "time_embed"
     yield from (("time_embedding.linear_1", f"{time}.0"), ("time_embedding.linear_2", f"{time}.2"))
 
 
@@ -182,6 +188,33 @@ def _text_modules(config: VersatileConfig, layout: str) -> Iterator[tuple[str, s
             yield f"blocks.{n}", theirs
     out = _locate(config, layout, "text", "data", len(steps))
     yield from (("norm_out", f"{out}.0"), ("linear_out", f"{out}.2"))
+
+
+def _image_folder_modules(config: VersatileConfig) -> Iterator[tuple[str, str]]:
+    """Yield (our module, module of diffusers' folders) of the image U-Net with both mixer stacks.
+
+    The names are the same but for the mixers: each folder has the stack of its own kind.
+    """
+    data, mixing = _image_names(config)
+    for name in (*data, "conv_norm_out", "conv_out", "time_embedding"):
+        yield name, f"image_unet/{name}"
+    for name in mixing:
+        yield from ((f"{name}.{kind}", f"{kind}_unet/{name}") for kind in CONTEXT_KINDS)
+
+
+def _text_folder_modules(config: VersatileConfig) -> Iterator[tuple[str, str]]:
+    """Yield (our module, module of diffusers' text U-Net) of the text data layers.
+
+    diffusers names the flat U-Net's layers as those of the image U-Net, convolutions included.
+    """
+    data, _ = _image_names(config)
+    for n, name in enumerate(data):
+        if "resnets" not in name:
+            yield f"blocks.{n}", f"text_unet/{name}"
+            continue
+        for ours, theirs in zip(_FLAT_RESNET, _RESNET, strict=True):
+            yield f"blocks.{n}.{ours}", f"text_unet/{name}.{theirs}"
+    yield from (("norm_out", "text_unet/conv_norm_out"), ("linear_out", "text_unet/conv_out"))
 
 
 def _image_names(config: VersatileConfig) -> tuple[list[str], list[str]]:

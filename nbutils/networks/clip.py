@@ -8,7 +8,7 @@ Source: SHI-Labs/Versatile-Diffusion, `lib/model_zoo/clip.py` (encode_text, enco
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -160,16 +160,8 @@ class ClipEncoder(nn.Module):
         ValueError
             If there are no captions, or no tokenizer was given.
         """
-        if isinstance(captions, str) or len(captions) == 0:
-            raise ValueError(f"captions={captions!r}: pass a list with at least one caption.")
-        if self.tokenizer is None:
-            raise ValueError("CLIP was built without a tokenizer: pass tokenizer=... to use text.")
-        length, config = self.text_shape[0], self.text_model.config
-        # own padding: a tokenizer read from tokenizer.json alone does not know its padding token
-        ids = torch.full((len(captions), length), config.pad_token_id, dtype=torch.int64)
-        for row, caption in zip(ids, captions, strict=True):
-            words = self.tokenizer(caption, truncation=True, max_length=length)["input_ids"]
-            row[: len(words)] = torch.tensor(words)
+        length, pad = self.text_shape[0], self.text_model.config.pad_token_id
+        ids = pad_ids(self.tokenizer, captions, length, pad)
         return ids.to(self.text_projection.weight.device)
 
     @torch.no_grad()
@@ -215,13 +207,7 @@ class ClipEncoder(nn.Module):
         ValueError
             If an image has no caption.
         """
-        groups = [[text for text in group if text.strip()] for group in captions]
-        empty = [i for i, group in enumerate(groups) if not group]
-        if empty:
-            raise ValueError(f"Images {empty[:5]} have no caption: each image needs at least one.")
-        tokens = self.text_tokens([text for group in groups for text in group])
-        parts = tokens.split([len(group) for group in groups])
-        return torch.stack([part.mean(dim=0) for part in parts])
+        return mean_over_captions(self.text_tokens, captions)
 
     @torch.no_grad()
     def image_embedding(self, images: NDArray[np.uint8]) -> Tensor:
@@ -265,3 +251,62 @@ class ClipEncoder(nn.Module):
             image = np.full((1, size, size, 3), GREY_LEVELS[kind], np.uint8)
             image = self.image_tokens(image)
         return {"image": image, "text": self.text_tokens([text])}
+
+
+def pad_ids(tokenizer, captions: Sequence[str], length: int, pad: int) -> Tensor:
+    """Tokenise captions, cut and padded to one length.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerFast
+    captions : n sentences
+    length : tokens per caption
+    pad : id of the padding token
+
+    Returns
+    -------
+    ids : (n, length) int64, on the CPU
+
+    Raises
+    ------
+    ValueError
+        If there are no captions, or no tokenizer was given.
+    """
+    if isinstance(captions, str) or len(captions) == 0:
+        raise ValueError(f"captions={captions!r}: pass a list with at least one caption.")
+    if tokenizer is None:
+        raise ValueError("CLIP was built without a tokenizer: pass tokenizer=... to use text.")
+    # own padding: a tokenizer read from tokenizer.json alone does not know its padding token
+    ids = torch.full((len(captions), length), pad, dtype=torch.int64)
+    for row, caption in zip(ids, captions, strict=True):
+        words = tokenizer(caption, truncation=True, max_length=length)["input_ids"]
+        row[: len(words)] = torch.tensor(words)
+    return ids
+
+
+def mean_over_captions(
+    encode: Callable[[Sequence[str]], Tensor], captions: Sequence[Sequence[str]]
+) -> Tensor:
+    """Encode the captions of images and average over those of each image.
+
+    Parameters
+    ----------
+    encode : turns n sentences into tokens (n, T, d)
+    captions : for each of n images, its captions; empty ones are left out
+
+    Returns
+    -------
+    tokens : (n, T, d)
+
+    Raises
+    ------
+    ValueError
+        If an image has no caption.
+    """
+    groups = [[text for text in group if text.strip()] for group in captions]
+    empty = [i for i, group in enumerate(groups) if not group]
+    if empty:
+        raise ValueError(f"Images {empty[:5]} have no caption: each image needs at least one.")
+    tokens = encode([text for group in groups for text in group])
+    parts = tokens.split([len(group) for group in groups])
+    return torch.stack([part.mean(dim=0) for part in parts])

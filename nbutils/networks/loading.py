@@ -1,106 +1,191 @@
-"""Load the frozen networks of a directory, each on first use.
+"""Load the frozen networks of a directory, each on first use, within a memory plan.
 
 A networks directory holds `networks.json` (sizes), one `.safetensors` file per network and
 `tokenizers/<name>/tokenizer.json`. The published networks and the miniature ones differ in these
-files only.
+files only. Reading is strict: a tensor too many, too few or of another shape is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import gc
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakSet
 
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from nbutils import caveats
+from nbutils.devices import find_device, find_precision
+from nbutils.networks import random_weights
 from nbutils.networks.autokl import AutoKL
-from nbutils.networks.checkpoints_versatile import compare_keys
+from nbutils.networks.borrowed import Borrowed
+from nbutils.networks.building import (
+    FULL_PRECISION,
+    NAMES,
+    PARTS,
+    TOKENIZERS,
+    build,
+    build_text_flow,
+    empty_weights,
+    parts_of,
+    section,
+)
 from nbutils.networks.classifier import SceneClassifier
 from nbutils.networks.clip import ClipEncoder
 from nbutils.networks.config import NetworksConfig
+from nbutils.networks.filling import empty, existing, place, place_buffers, read_tensors
+from nbutils.networks.memory import (
+    MemoryPlan,
+    choose_plan,
+    choose_stay,
+    explain_shortage,
+    find_free,
+    is_out_of_memory,
+    next_smaller,
+    weights_bytes,
+)
 from nbutils.networks.optimus import Optimus
 from nbutils.networks.vdvae import VDVAE
-from nbutils.networks.versatile import TextUNet, build_image_unet, mixers
+from nbutils.networks.versatile import TextUNet
 
-NAMES = ("clip", "autokl", "optimus", "vdvae", "classifier", "image_unet", "text_unet")
+__all__ = ["FULL_PRECISION", "NAMES", "Networks", "build", "load"]
 
-FULL_PRECISION = ("vdvae", "classifier")
-# In half precision the chain of VDVAE latents drifts, and the classifier is a measuring instrument.
+T = TypeVar("T")
+
+FLOWS = ("image_unet", "text_unet", "stable_unet")
+CHANNELS_LAST = ("image_unet", "stable_unet", "autokl", "stable_autokl")
+"""Networks of convolutions over images, which a GPU runs faster with the channels last."""
 
 
 def load(
     directory: str | Path,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str | None = None,
+    **options: Any,
 ) -> Networks:
     """Open a networks directory; weights are read when a network is first asked for.
+
+    Parameters and errors are those of `Networks`.
+    """
+    return Networks(directory, device, dtype, **options)
+
+
+_OPEN: WeakSet[Networks] = WeakSet()
+
+
+def release_all(device: torch.device) -> None:
+    """Empty all networks on a GPU, so that a notebook cell that runs twice finds its memory free.
+
+    They fill again at their next use. On the CPU they stay: there memory is seldom short.
+    """
+    for networks in list(_OPEN) if device.type != "cpu" else ():
+        if networks.device.type == device.type:
+            networks.release()
+
+
+class Networks:
+    """The frozen networks of one directory.
+
+    A network is an attribute, filled from disk on first use. Under a plan that keeps less than
+    everything, using one network may empty another: its tensors are given back, and come again
+    with its next use. So ask for `networks.image_unet` right where it is used, and keep no network
+    in a variable.
 
     Parameters
     ----------
     directory : with networks.json, see the module's docstring
     device : where the networks live
-    dtype : of their weights; VDVAE and the classifier are always float32
-
-    Returns
-    -------
-    Networks : attributes `config`, `clip`, `autokl`, `optimus`, `vdvae`, `classifier`, `image_unet`
-        and `text_unet`
+    dtype : of their weights; None or "auto" is float32 on a CPU and float16 on a GPU. VDVAE and
+        the classifier are always float32.
+    memory : "auto", chosen from what is free on the device, or a plan's name
+    weights : "stored", or "random" for a rehearsal: no file is needed then, sizes are the
+        published ones where there is no networks.json, and what comes out means nothing
+    compiled : let torch.compile speed up the flows; their first run then takes minutes
 
     Raises
     ------
     FileNotFoundError : no networks.json
+    ValueError : no such device, plan or weights, or a precision that the device has not
+    MemoryError : too little memory even for the smallest plan
     """
-    return Networks(directory, device, dtype)
-
-
-class Networks:
-    """The frozen networks of one directory; see `load`."""
 
     def __init__(
-        self, directory: str | Path, device: str | torch.device, dtype: torch.dtype
+        self,
+        directory: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | str | None = None,
+        *,
+        memory: str = "auto",
+        weights: str = "stored",
+        compiled: bool = False,
     ) -> None:
-        self.directory = Path(directory)
-        self.device = torch.device(device)
-        self.dtype = dtype
-        self.config = NetworksConfig.from_json(self.directory / "networks.json")
-        self._loaded: dict[str, nn.Module] = {}
-        self._unet: UNet2DConditionModel | None = None
+        if weights not in ("stored", "random"):
+            raise ValueError(f"weights={weights!r}: choose 'stored' or 'random'")
+        self.directory, self.device = Path(directory), torch.device(find_device(str(device)))
+        precision = str(dtype or "auto").removeprefix("torch.")
+        self.dtype: torch.dtype = getattr(torch, find_precision(precision, str(self.device)))
+        self.weights, self.compiled = weights, compiled
+        self.config = self._read_config()
+        release_all(self.device)
+        free = find_free(self.device)
+        self.plan = choose_plan(memory, self.config, self.dtype, self.device, free)
+        self._modules: dict[str, nn.Module] = {}
+        self._used: set[str] = set()
+        self._filled: set[str] = set()
+        self._unconditional: dict[str, dict[str, Tensor]] = {}
+        self._twin: Networks | None = None
+        _OPEN.add(self)
+        if weights == "random":
+            caveats.say(caveats.MEANINGLESS)
+
+    @classmethod
+    def of(cls, study: Any) -> Networks:
+        """Open the networks of a `nbutils.study.Study`, as its parameters say."""
+        return cls(
+            study.networks,
+            study.device,
+            study.precision,
+            memory=study.memory,
+            weights=study.weights,
+        )
 
     def __repr__(self) -> str:
-        return f"Networks({str(self.directory)!r}, loaded={sorted(self._loaded)})"
+        return f"Networks({str(self.directory)!r}, {self.plan.name}, loaded={sorted(self._used)})"
 
     @property
     def clip(self) -> ClipEncoder:
         """CLIP: images and captions to tokens and embeddings."""
-        return self._get("clip", self._load_module)
+        return self._get("clip")
 
     @property
     def autokl(self) -> AutoKL:
         """AutoKL: images to latents of the image flow and back."""
-        return self._get("autokl", self._load_module)
+        return self._get("autokl")
 
     @property
     def optimus(self) -> Optimus:
         """Optimus: captions to latents of the text flow and back."""
-        return self._get("optimus", self._load_module)
+        return self._get("optimus")
 
     @property
     def vdvae(self) -> VDVAE:
         """VDVAE: images to hierarchical latents and back."""
-        return self._get("vdvae", self._load_module)
+        return self._get("vdvae")
 
     @property
     def classifier(self) -> SceneClassifier:
         """The scene classifier of the miniature world."""
-        return self._get("classifier", self._load_module)
+        return self._get("classifier")
 
     @property
     def image_unet(self) -> UNet2DConditionModel:
         """The image flow's U-Net; call it through `versatile.image_flow`."""
-        return self._get("image_unet", self._load_image_unet)
+        return self._get("image_unet")
 
     @property
     def text_unet(self) -> TextUNet:
@@ -109,141 +194,212 @@ class Networks:
         It shares the context mixers of the image U-Net; alone, it leaves that one's image data
         layers on disk.
         """
-        return self._get("text_unet", self._load_text_unet)
+        return self._get("text_unet")
+
+    @property
+    def stable_unet(self) -> UNet2DConditionModel:
+        """Stable Diffusion's U-Net; call it through `stable.stable_flow`."""
+        return self._get("stable_unet")
+
+    @property
+    def stable_text(self) -> nn.Module:
+        """Stable Diffusion's text encoder, a `stable.StableText`."""
+        return self._get("stable_text")
+
+    @property
+    def stable_autokl(self) -> AutoKL:
+        """Stable Diffusion's image autoencoder."""
+        return self._get("stable_autokl")
+
+    @property
+    def control(self) -> nn.Module:
+        """MindDiffuser's control network, a `control.ControlEncoder`."""
+        return self._get("control")
+
+    @property
+    def captioner(self) -> Networks:
+        """The networks that make captions: these, or a twin on the CPU where the plan says so.
+
+        The twin computes in float32 where the free memory allows, else in bfloat16.
+        """
+        if not self.plan.captions_on_cpu or self.device.type == "cpu":
+            return self
+        if self._twin is None:
+            cpu, names = torch.device("cpu"), ("optimus", "text_unet")
+            fits = 1.2 * weights_bytes(self.config, names, torch.float32) <= find_free(cpu)
+            self._twin = Networks(
+                self.directory, cpu, "float32" if fits else "bfloat16", weights=self.weights
+            )
+        return self._twin
 
     def tokenizer(self, name: str) -> PreTrainedTokenizerFast:
-        """Read the tokenizer "clip", "bert" or "gpt2"."""
-        path = self._path(f"tokenizers/{name}/tokenizer.json")
-        return PreTrainedTokenizerFast(tokenizer_file=str(path))
+        """Read the tokenizer "clip", "bert" or "gpt2"; with random weights one may be made up."""
+        path = self.directory / f"tokenizers/{name}/tokenizer.json"
+        if self.weights == "random" and not path.is_file():
+            return random_weights.make_tokenizer(name, self.config)
+        return PreTrainedTokenizerFast(tokenizer_file=str(existing(path)))
 
-    def release(self, *names: str) -> None:
-        """Forget networks, all of them if none is named, and give their memory back.
+    def unconditional(self, kind: str) -> dict[str, Tensor]:
+        """Return the contexts of "no condition", computed once for each kind.
 
-        A variable of yours that holds a network keeps its memory occupied.
+        Parameters
+        ----------
+        kind : image context, see `ClipEncoder.unconditional`
+
+        Returns
+        -------
+        contexts : {"image": (1, T_i, d), "text": (1, T_t, d)} float32, on the CPU
+        """
+        if kind not in self._unconditional:
+            found = self.clip.unconditional(kind)
+            self._unconditional[kind] = {k: v.float().cpu() for k, v in found.items()}
+        return self._unconditional[kind]
+
+    def attempt(self, work: Callable[[MemoryPlan], T]) -> T:
+        """Run some work under the plan; without memory for it, again under the next smaller one.
+
+        Parameters
+        ----------
+        work : takes the plan, returns the result; it may run more than once, so it should neither
+            keep networks in variables nor change anything outside
+
+        Returns
+        -------
+        what `work` returned
+
+        Raises
+        ------
+        MemoryError : even the smallest plan ran out
+        """
+        while True:
+            try:
+                return work(self.plan)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the except clause: the traceback held every tensor of the failed work.
+            self._fall_back()
+
+    def _fall_back(self) -> None:
+        self.release()
+        smaller = next_smaller(self.plan)
+        if smaller is None:
+            free = find_free(self.device)
+            raise MemoryError(
+                explain_shortage(self.plan, self.config, self.dtype, self.device, free)
+            )
+        warnings.warn(
+            f"out of memory on {self.device} under {self.plan}: going on with {smaller}",
+            stacklevel=3,
+        )
+        self.plan = smaller
+
+    def borrow(self, name: str) -> Borrowed:
+        """Return what stands for a network in an object that outlives a stage, such as a judge.
 
         Raises
         ------
         ValueError : unknown name
         """
-        for name in names or NAMES:
-            if name not in NAMES:
-                raise ValueError(f"network {name!r}: choose one of {NAMES}")
-            net = self._loaded.pop(name, None)
-            if name == "image_unet" and net is not None and "text_unet" in self._loaded:
-                self._empty(net, _is_image_data)
-        if not {"image_unet", "text_unet"} & set(self._loaded):
-            self._unet = None
+        _check_name(name)
+        return Borrowed(self, name)
+
+    def release(self, *names: str) -> None:
+        """Empty networks, all of them if none is named; their next use fills them again.
+
+        Raises
+        ------
+        ValueError : unknown name
+        """
+        for name in names:
+            _check_name(name)
+        self._keep(self._used.difference(names) if names else set())
+        gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()
 
-    def _get(self, name: str, loader: Callable[[str], nn.Module]) -> nn.Module:
-        if name not in self._loaded:
-            self._loaded[name] = loader(name)
-        return self._loaded[name]
+    # --- filling and emptying
 
-    def _load_module(self, name: str) -> nn.Module:
-        _section(self.config, name)
-        path = self._path(f"{name}.safetensors")
-        net = build(name, self.config, self._tokenizers(name))
-        dtype = torch.float32 if name in FULL_PRECISION else self.dtype
-        # Buffers that are in no file (positions) are real here, so this cannot be built on "meta".
-        net = net.to(self.device, dtype)
-        return self._fill(net, path, dtype)
+    @torch.inference_mode(False)  # or weights first asked for inside it could not be used outside
+    def _get(self, name: str) -> Any:
+        net = self._find_module(name)
+        if isinstance(net, AutoKL):
+            net.batch_size = self.plan.decode_batch
+        if name in self._used and self._filled.issuperset(parts_of(name)):
+            return net
+        stay = choose_stay(self.plan.keep, name, self._used)
+        if not stay.issuperset(self._used):
+            self.release(*(self._used - stay))
+        self._used.add(name)
+        for part in parts_of(name):
+            if part not in self._filled:
+                self._fill(part)
+        return net
 
-    def _load_image_unet(self, name: str) -> UNet2DConditionModel:
-        return self._fill(
-            self._shared_unet(), self._path("image_flow.safetensors"), self.dtype, _is_image_data
-        )
+    def _find_module(self, name: str) -> nn.Module:
+        """Return a network's module, built empty if this is the first time."""
+        if name in self._modules:
+            return self._modules[name]
+        section(self.config, name)
+        for part in parts_of(name) if self.weights == "stored" else ():
+            existing(self._file(part))
+        unet = self._find_module("image_unet") if name == "text_unet" else None
+        words = {one: self.tokenizer(one) for one in TOKENIZERS.get(name, ())}
+        with empty_weights():
+            net = build_text_flow(self.config, unet) if unet else build(name, self.config, words)
+        place_buffers(net, self.device, self._precision(name))
+        net.eval().requires_grad_(False)
+        if self.compiled and name in FLOWS:
+            net.compile()
+        self._modules[name] = net
+        return net
 
-    def _load_text_unet(self, name: str) -> TextUNet:
-        unet = self._shared_unet()
-        with torch.device("meta"):
-            net = TextUNet(self.config.versatile, mixers(unet), unet.time_embedding)
-        return self._fill(net, self._path("text_data.safetensors"), self.dtype)
+    def _fill(self, part: str) -> None:
+        """Fill the tensors of one part, straight to their device and precision."""
+        name = PARTS[part].network
+        net, dtype = self._modules[name], self._precision(name)
+        last = self.device.type == "cuda" and name in CHANNELS_LAST
+        for key, tensor in self._read(part, dtype):
+            if last and tensor.ndim == 4:
+                tensor = tensor.contiguous(memory_format=torch.channels_last)
+            place(net, key, tensor)
+        self._filled.add(part)
 
-    def _shared_unet(self) -> UNet2DConditionModel:
-        """Return the image U-Net with mixers and time embedding loaded, data layers perhaps not."""
-        if self._unet is None:
-            path = self._path("image_flow.safetensors")
-            with torch.device("meta"):
-                unet = build_image_unet(self.config.versatile)
-            self._unet = self._fill(unet, path, self.dtype, lambda key: not _is_image_data(key))
-        return self._unet
+    def _read(self, part: str, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+        spec = PARTS[part]
+        shapes = {k: v.shape for k, v in self._modules[spec.network].state_dict().items()}
+        keys = [key for key in shapes if spec.holds(key)]
+        if self.weights == "random":
+            return random_weights.draw_tensors(spec.file, shapes, keys, self.device, dtype)
+        return read_tensors(self._file(part), shapes, keys, self.device, dtype)
 
-    def _fill(
-        self,
-        net: nn.Module,
-        path: Path,
-        dtype: torch.dtype,
-        choose: Callable[[str], bool] = lambda key: True,
-    ) -> nn.Module:
-        """Read the chosen tensors of a file into a network, whatever device it was built on."""
-        with safe_open(path, framework="pt") as file:
-            compare_keys(set(file.keys()), set(net.state_dict()), str(path))
-            tensors = {
-                key: file.get_tensor(key).to(self.device, dtype)
-                for key in file.keys()
-                if choose(key)
-            }
-        # The key sets are equal, so strict=False only lets the chosen part through.
-        net.load_state_dict(tensors, strict=False, assign=True)
-        return net.eval().requires_grad_(False)
+    def _keep(self, names: set[str]) -> None:
+        """Empty every part that none of these networks needs."""
+        parts = {part for name in names for part in parts_of(name)}
+        for part, spec in PARTS.items():
+            if part not in parts and spec.network in self._modules:
+                empty(self._modules[spec.network], spec.holds)
+                self._filled.discard(part)
+        self._used &= names
 
-    def _empty(self, net: nn.Module, choose: Callable[[str], bool]) -> None:
-        """Give back the memory of the chosen tensors of a network."""
-        kept = {key: value.to("meta") for key, value in net.state_dict().items() if choose(key)}
-        net.load_state_dict(kept, strict=False, assign=True)
+    def _precision(self, name: str) -> torch.dtype:
+        return torch.float32 if name in FULL_PRECISION else self.dtype
 
-    def _tokenizers(self, name: str) -> dict[str, PreTrainedTokenizerFast]:
-        wanted = {"clip": ("clip",), "optimus": ("bert", "gpt2")}.get(name, ())
-        return {tokenizer: self.tokenizer(tokenizer) for tokenizer in wanted}
+    def _file(self, part: str) -> Path:
+        return self.directory / f"{PARTS[part].file}.safetensors"
 
-    def _path(self, name: str) -> Path:
-        path = self.directory / name
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is missing: convert the published checkpoints into {self.directory} "
-                "(nbutils.networks.checkpoints.convert_directory) or choose a directory that has it"
-            )
-        return path
+    def _read_config(self) -> NetworksConfig:
+        path = self.directory / "networks.json"
+        if self.weights == "random" and not path.is_file():
+            # Only here: the registry of published sizes stands above this module.
+            from nbutils.networks.checkpoints import FULL_NETWORKS
 
-
-def _is_image_data(key: str) -> bool:
-    """Tell whether a tensor of the image U-Net is used by the image flow alone."""
-    return ".attentions." not in key and not key.startswith("time_embedding.")
-
-
-def build(
-    name: str,
-    config: NetworksConfig,
-    tokenizers: Mapping[str, PreTrainedTokenizerFast] | None = None,
-) -> nn.Module:
-    """Build one network, flows excepted, with random weights.
-
-    Parameters
-    ----------
-    name : "clip", "autokl", "optimus", "vdvae" or "classifier"
-    config : its sizes
-    tokenizers : those it needs to read or write text; without them it takes and gives ids
-
-    Raises
-    ------
-    ValueError : the configuration has no section for it
-    """
-    section = _section(config, name)
-    tokenizers = dict(tokenizers or {})
-    if name == "clip":
-        return ClipEncoder(section, tokenizers.get("clip"))
-    if name == "optimus":
-        return Optimus(section, tokenizers)
-    if name == "classifier":
-        return SceneClassifier(**section)
-    return {"autokl": AutoKL, "vdvae": VDVAE}[name](section)
+            return FULL_NETWORKS
+        return NetworksConfig.from_json(path)
 
 
-def _section(config: NetworksConfig, name: str) -> dict:
-    """Return the sizes of one network, or say that this directory has none."""
-    section = getattr(config, name)
-    if not section:
-        raise ValueError(f"networks.json has no {name!r}: this world does not have that network")
-    return section
+def _check_name(name: str) -> None:
+    if name not in NAMES:
+        raise ValueError(f"network {name!r}: choose one of {NAMES}")

@@ -9,6 +9,7 @@ from PIL import Image
 FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
 }
 
 
@@ -25,7 +26,7 @@ def check(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         If the images are not uint8. Float images are refused because a processor cannot tell
         0..1 from 0..255: scaling them twice turns every image almost black without an error.
     ValueError
-        If the shape is not (n, H, W, 3), or there is no image.
+        If the shape is not (n, H, W, 3), or there is no image or no pixel.
     """
     images = np.asarray(images)
     if images.dtype != np.uint8:
@@ -33,8 +34,11 @@ def check(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
             f"Images are {images.dtype}: pass uint8 in 0..255 (for floats in 0..1: "
             "`np.round(255 * images).astype(np.uint8)`)."
         )
-    if images.ndim != 4 or images.shape[-1] != 3 or len(images) == 0:
-        raise ValueError(f"Images of shape {images.shape}: expected (n, height, width, 3), n >= 1.")
+    if images.ndim != 4 or images.shape[-1] != 3 or images.size == 0:
+        raise ValueError(
+            f"Images of shape {images.shape}: expected (n, height, width, 3), not empty; "
+            "a single image goes in as `image[None]`."
+        )
     return images
 
 
@@ -45,7 +49,7 @@ def resize(images: NDArray[np.uint8], size: int, method: str = "bicubic") -> NDA
     ----------
     images : (n, H, W, 3) uint8
     size : side of the result, pixels
-    method : "bilinear" or "bicubic"
+    method : "bilinear", "bicubic" or "lanczos"
 
     Returns
     -------

@@ -7,15 +7,16 @@ Versatile Diffusion's `ddim.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
-from nbutils.networks.config import VersatileConfig
+from nbutils.networks.config import StableConfig, VersatileConfig
 
 TRAIN_STEPS = 1000
 START_CONVENTIONS = ("published", "same_step")
@@ -24,7 +25,7 @@ Flow = Callable[[Tensor, Tensor, dict], Tensor]
 """flow(x, t, {kind: (tokens, weight)}) -> noise or v, of x's shape."""
 
 
-def build_scheduler(config: VersatileConfig) -> DDIMScheduler:
+def build_scheduler(config: VersatileConfig | StableConfig) -> DDIMScheduler:
     """Build the noise schedule of a flow; use it for training too (`add_noise`, `get_velocity`).
 
     betas = linspace(sqrt(beta_start), sqrt(beta_end), 1000)**2, which Versatile Diffusion calls
@@ -99,7 +100,9 @@ def plan_steps(
     return noise_at, grid[:count][::-1]
 
 
-def add_noise(latents: Tensor, noise: Tensor, timestep: int, config: VersatileConfig) -> Tensor:
+def add_noise(
+    latents: Tensor, noise: Tensor, timestep: int, config: VersatileConfig | StableConfig
+) -> Tensor:
     """Return sqrt(abar_t) latents + sqrt(1 - abar_t) noise, the forward process at `timestep`."""
     t = torch.full((len(latents),), timestep, device=latents.device)
     return build_scheduler(config).add_noise(latents, noise, t)
@@ -113,12 +116,13 @@ def ddim(
     unconditional: Mapping[str, Tensor] | None,
     weights: Mapping[str, float],
     *,
-    config: VersatileConfig,
+    config: VersatileConfig | StableConfig,
     noise: Tensor,
     steps: int = 50,
     strength: float = 1.0,
     guidance_scale: float = 7.5,
     start_convention: str = "published",
+    split_guidance: bool = False,
     callback: Callable[[int, int, Tensor, Tensor], None] | None = None,
     progress: bool = False,
 ) -> Tensor:
@@ -136,6 +140,8 @@ def ddim(
         precision (keep float32 with half-precision networks)
     steps, strength, start_convention : see `plan_steps`; at strength 1 `start` has no influence
     guidance_scale : eps = eps_u + guidance_scale (eps_c - eps_u); 1 runs the condition alone
+    split_guidance : run the two halves of guidance one after the other instead of as a batch of
+        twice the size: the same numbers up to rounding with half the activations
     callback : callback(step, t, x, pred_x0) after every step, with x after the step
     progress : show a progress bar
 
@@ -151,17 +157,70 @@ def ddim(
     if start is None and noise_at is not None:
         raise ValueError(f"strength={strength} needs start latents; without them use strength=1")
     x = noise if noise_at is None else add_noise(start.to(noise), noise, noise_at, config)
-    mixture = _guided_contexts(contexts, unconditional, weights, guidance_scale, noise)
+    mixture = guided_contexts(contexts, unconditional, weights, guidance_scale, noise)
+    if split_guidance and guidance_scale != 1:
+        flow = split_batch(flow)
+    bar = tqdm(timesteps, disable=not progress, desc="denoising")
+    path = denoise(flow, x, bar, mixture, guidance_scale, config=config, steps=steps)
+    for i, (t, x, clean) in enumerate(path):
+        if callback is not None:
+            callback(i, t, x, clean)
+    return x
+
+
+def denoise(
+    flow: Flow,
+    x: Tensor,
+    timesteps: Iterable[int],
+    mixture: dict,
+    guidance_scale: float,
+    *,
+    config: VersatileConfig | StableConfig,
+    steps: int,
+    recompute: bool = False,
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Run DDIM steps one after the other; gradients flow through them where they are switched on.
+
+    Parameters
+    ----------
+    flow, guidance_scale, config : as in `ddim`
+    x : (n, ...) noisy latents
+    timesteps : to denoise, largest first, of the grid of `steps`
+    mixture : what `guided_contexts` returns
+    steps : denoising steps of a full run; they decide how far a step goes
+    recompute : keep only the latents between steps for the backward pass and run the network again
+        there (gradient checkpointing): memory of one step instead of all, for a third more time
+
+    Yields
+    ------
+    t : the timestep
+    x : (n, ...) latents after the step
+    clean : (n, ...) the network's guess of the clean latents
+    """
     scheduler = build_scheduler(config)
     # The scheduler only uses this to find the previous timestep, t - 1000 // steps.
     scheduler.num_inference_steps = steps
-    for i, t in enumerate(tqdm(timesteps, disable=not progress, desc="denoising")):
-        output = _predict(flow, x, t, mixture, guidance_scale)
+    for t in timesteps:
+        if recompute:
+            output = checkpoint(_predict, flow, x, t, mixture, guidance_scale, use_reentrant=False)
+        else:
+            output = _predict(flow, x, t, mixture, guidance_scale)
         step = scheduler.step(output, t, x, eta=0.0)
         x = step.prev_sample
-        if callback is not None:
-            callback(i, t, x, step.pred_original_sample)
-    return x
+        yield t, x, step.pred_original_sample
+
+
+def split_batch(flow: Flow) -> Flow:
+    """Make a flow that runs its batch in two halves, one after the other."""
+
+    def run(x: Tensor, t: Tensor, mixture: dict) -> Tensor:
+        halves = [
+            {kind: (tokens.chunk(2)[half], weight) for kind, (tokens, weight) in mixture.items()}
+            for half in (0, 1)
+        ]
+        return torch.cat([flow(*part) for part in zip(x.chunk(2), t.chunk(2), halves, strict=True)])
+
+    return run
 
 
 def _predict(flow: Flow, x: Tensor, t: int, mixture: dict, guidance_scale: float) -> Tensor:
@@ -174,14 +233,28 @@ def _predict(flow: Flow, x: Tensor, t: int, mixture: dict, guidance_scale: float
     return unconditional + guidance_scale * (conditional - unconditional)
 
 
-def _guided_contexts(
+def guided_contexts(
     contexts: Mapping[str, Tensor],
     unconditional: Mapping[str, Tensor] | None,
     weights: Mapping[str, float],
     guidance_scale: float,
     like: Tensor,
 ) -> dict[str, tuple[Tensor, float]]:
-    """Pair tokens with weights and, for guidance, put the unconditional tokens in front."""
+    """Pair tokens with weights and, for guidance, put the unconditional tokens in front.
+
+    Parameters
+    ----------
+    contexts, unconditional, weights, guidance_scale : as in `ddim`
+    like : latents whose batch size, device and precision the tokens get
+
+    Returns
+    -------
+    mixture : {kind: ((2n or n, T, d) tokens, weight)}, as `denoise` takes it
+
+    Raises
+    ------
+    ValueError : tokens of a weighted kind are missing or misshapen, or nothing has a weight
+    """
     sources = [contexts] if guidance_scale == 1 else [unconditional or {}, contexts]
     used = {kind: weight for kind, weight in weights.items() if weight != 0}
     for kind in used:

@@ -19,6 +19,7 @@ from diffusers.models.embeddings import Timesteps
 from torch import Tensor, nn
 
 from nbutils.networks.config import VersatileConfig
+from nbutils.networks.stable import build_stable_unet
 
 CONTEXT_KINDS = ("image", "text")
 
@@ -75,22 +76,7 @@ def build_image_unet(config: VersatileConfig) -> UNet2DConditionModel:
     At `FULL` it has 1,126,760,324 parameters. Build it under `torch.device("meta")` when weights
     are loaded right after.
     """
-    unet = UNet2DConditionModel(
-        sample_size=config.latent_size,
-        in_channels=config.latent_channels,
-        out_channels=config.latent_channels,
-        down_block_types=tuple(
-            "CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.attention
-        ),
-        up_block_types=tuple(
-            "CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(config.attention)
-        ),
-        block_out_channels=config.channels,
-        layers_per_block=config.layers_per_block,
-        cross_attention_dim=config.context_dim,
-        attention_head_dim=config.heads,  # diffusers' name for the number of heads
-        norm_num_groups=config.norm_groups,
-    )
+    unet = build_stable_unet(config)
     for blocks in _attention_lists(unet):
         for i, transformer in enumerate(blocks):
             channels = transformer.in_channels

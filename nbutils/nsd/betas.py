@@ -136,17 +136,28 @@ def load_responses(
     voxels = check_voxels(mask(layout, subject) if voxels is None else voxels, shape)
     files = session_files(layout, subject, sessions, file_format)
     averages = Averages(trials(layout, subject, files), len(voxels), zscore)
-    blocks = _read_ahead(files, voxels, shape)
+    blocks = read_ahead(files, voxels, shape)
     for session, block in tqdm(blocks, "sessions", len(files), disable=not progress):
         averages.add(session, block, files[session])
     arrays = averages.finish(None if folder is None else Path(folder))
     return Responses(subject=subject, voxels=voxels, shape=shape, **arrays)
 
 
-def _read_ahead(
+def read_ahead(
     files: dict[int, Path], voxels: np.ndarray, shape: tuple[int, int, int]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Read sessions in order, two at a time: inflating needs a core and not the interpreter."""
+    """Read sessions in order, two at a time: inflating needs a core and not the interpreter.
+
+    Parameters
+    ----------
+    files : session -> betas file, as `session_files` gives them
+    voxels : (n_voxels,) flat C-order indices
+    shape : (n_x, n_y, n_z) the subject's grid
+
+    Yields
+    ------
+    session, betas : (n_trials, n_voxels) int16, percent signal change x `UNITS`
+    """
     waiting: deque = deque()
     with ThreadPoolExecutor(_READERS) as pool:
         for session, path in files.items():

@@ -16,9 +16,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from nbutils.networks.batches import run_batches
+from nbutils.networks.memory import MemoryPlan
 from nbutils.systems.generation import (
     Callback,
-    batches,
     decode_images,
     draws,
     generate,
@@ -44,13 +45,13 @@ def reconstruct(
 
     Parameters
     ----------
-    networks : what `nbutils.networks.loading.load` returns
+    networks : `nbutils.networks.loading.Networks`
     predicted : "vdvae" (n, D), "clip_image" (n, T, d), "clip_text" (n, T, d)
     settings : see `Settings`
     nsd_ids : (n,) images of the rows; with the seed they decide the noise
     inputs : features to use, for ablations; "vdvae" alone gives the low-level image, as the
         published table does, and without it the flow starts from noise
-    batch_size : images at a time; changes nothing but speed and memory
+    batch_size : images at a time, at most; changes nothing but speed and memory
     progress : show progress bars
     callback : ``callback(step, t, x, pred_x0)`` after every denoising step of each batch
 
@@ -98,12 +99,12 @@ def draw_low_level(
     -------
     images : (n, h, w, 3) uint8
     """
-    images = [
-        networks.vdvae.decode(
-            latents[rows], draws(settings, settings.vdvae_prior, nsd_ids[rows], "vdvae prior")
-        )
-        for rows in batches(len(latents), batch_size, "low level", progress=False)
-    ]
+
+    def run(rows: slice, plan: MemoryPlan) -> NDArray[np.uint8]:
+        prior = draws(settings, settings.vdvae_prior, nsd_ids[rows], "vdvae prior")
+        return networks.vdvae.decode(latents[rows], prior)
+
+    images = run_batches(networks, len(latents), batch_size, run, limit="encode_batch")
     return np.concatenate(images)
 
 
@@ -115,10 +116,10 @@ def encode_start(
     batch_size: int = 16,
 ) -> Tensor:
     """Encode low-level images with AutoKL (which resizes them, bicubic) to start latents."""
-    latents = [
-        networks.autokl.encode(
-            images[rows], draws(settings, settings.autokl_latent, nsd_ids[rows], "autokl start")
-        )
-        for rows in batches(len(images), batch_size, "start latents", progress=False)
-    ]
-    return torch.cat(latents).float().cpu()
+
+    def run(rows: slice, plan: MemoryPlan) -> Tensor:
+        noise = draws(settings, settings.autokl_latent, nsd_ids[rows], "autokl start")
+        return networks.autokl.encode(images[rows], noise).float().cpu()
+
+    latents = run_batches(networks, len(images), batch_size, run, limit="decode_batch")
+    return torch.cat(latents)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from nbutils.decoding.encoders import generators
-from nbutils.networks.sampling import ddim, noise_for
+from nbutils.networks.batches import batches as batches
+from nbutils.networks.batches import run_batches
+from nbutils.networks.memory import MemoryPlan
+from nbutils.networks.sampling import Flow, ddim, noise_for
 from nbutils.networks.versatile import image_flow, text_flow
 from nbutils.systems.settings import Settings
 
@@ -120,46 +123,60 @@ def generate(
 
     Parameters
     ----------
-    networks : what `nbutils.networks.loading.load` returns
+    networks : `nbutils.networks.loading.Networks`
     target : "image" or "caption"
     start : (n, ...) clean latents to start from, or None for pure noise
     features : "clip_image" (n, T, d) and "clip_text" (n, T, d) contexts, each optional
     settings : steps, strength, guidance, mixing, noise
     nsd_ids : (n,) images; with the seed they decide the noise
-    batch_size : items at a time
+    batch_size : items at a time, at most; the memory plan may allow fewer
     progress : show a progress bar over the items
-    callback : ``callback(step, t, x, pred_x0)`` within each batch
+    callback : ``callback(step, t, x, pred_x0)`` within each batch; without memory for a batch its
+        steps come again, in smaller ones
 
     Returns
     -------
     latents : (n, ...) float32, on the CPU
+
+    Raises
+    ------
+    ValueError : latents or contexts of other networks
+    MemoryError : too little memory even for the smallest plan
     """
-    flow, shape, mix = _flow(networks, target, settings)
+    shape, mix = _describe(networks, target, settings)
     contexts = {CONTEXTS[name]: values for name, values in features.items() if name in CONTEXTS}
     weights = weigh_contexts(features, mix) or {"image": mix, "text": 1 - mix}
-    unconditional = networks.clip.unconditional(settings.unconditional_image)
+    _check_sizes(start, contexts, shape, networks.config.versatile.context_dim)
+    kind = settings.unconditional_image
+    unconditional = networks.attempt(lambda plan: networks.unconditional(kind))
     noise = start_noise(settings, nsd_ids, shape)
-    there = {"device": networks.device, "dtype": networks.dtype}
-    latents = []
-    for rows in batches(len(nsd_ids), batch_size, f"{target}s", progress):
+
+    def run(rows: slice, plan: MemoryPlan) -> Tensor:
+        here = networks.captioner if target == "caption" else networks
         # Without any context "no condition" is all there is, so guidance has nothing to add.
         given = {kind: values[rows] for kind, values in contexts.items()} or unconditional
         final = ddim(
-            flow,
-            None if start is None else start[rows].to(**there),
-            {kind: tokens.to(**there) for kind, tokens in given.items()},
-            {kind: tokens.to(**there) for kind, tokens in unconditional.items()},
+            _flow(here, target),
+            None if start is None else start[rows],
+            given,
+            unconditional,
             weights,
             config=networks.config.versatile,
-            noise=noise[rows].to(**there),
+            # In float32 whatever the network computes in: the steps add up.
+            noise=noise[rows].to(here.device),
             steps=settings.steps,
             strength=1.0 if start is None else settings.strength,
             guidance_scale=settings.guidance_scale if contexts else 1.0,
             start_convention=settings.img2img_start,
+            split_guidance=plan.split_guidance,
             callback=callback,
         )
-        latents.append(final.float().cpu())
-    return torch.cat(latents)
+        return final.cpu()
+
+    n = len(nsd_ids)
+    return torch.cat(
+        run_batches(networks, n, batch_size, run, name=f"{target}s", progress=progress)
+    )
 
 
 def start_noise(settings: Settings, nsd_ids: NDArray[np.int64], shape: Sequence[int]) -> Tensor:
@@ -174,11 +191,24 @@ def start_noise(settings: Settings, nsd_ids: NDArray[np.int64], shape: Sequence[
 
 
 def decode_images(
-    networks: Any, latents: Tensor, batch_size: int = 16, progress: bool = False
+    networks: Any,
+    latents: Tensor,
+    batch_size: int = 16,
+    progress: bool = False,
+    *,
+    network: str = "autokl",
 ) -> NDArray[np.uint8]:
-    """Decode AutoKL latents to (n, H, W, 3) uint8 images in batches."""
-    rows = batches(len(latents), batch_size, "decoding", progress)
-    return np.concatenate([np.asarray(networks.autokl.decode(latents[r])) for r in rows])
+    """Decode latents of "autokl" or "stable_autokl" to (n, H, W, 3) uint8 images in batches."""
+    images = run_batches(
+        networks,
+        len(latents),
+        batch_size,
+        lambda rows, plan: np.asarray(getattr(networks, network).decode(latents[rows])),
+        limit="decode_batch",
+        name="decoding",
+        progress=progress,
+    )
+    return np.concatenate(images)
 
 
 def draws(settings: Settings, choice: str, nsd_ids: NDArray[np.int64], purpose: str):
@@ -186,29 +216,33 @@ def draws(settings: Settings, choice: str, nsd_ids: NDArray[np.int64], purpose: 
     return generators(settings.seed, nsd_ids, purpose) if choice == "sample" else None
 
 
-def batches(n: int, size: int, name: str, progress: bool) -> Iterator[slice]:
-    """Slices of `size` rows that cover n rows, with a progress bar that counts rows."""
-    if size < 1:
-        raise ValueError(f"batch_size={size}: process at least one item at a time.")
-    with tqdm(total=n, desc=name, disable=not progress) as bar:
-        for start in range(0, n, size):
-            rows = slice(start, min(start + size, n))
-            yield rows
-            bar.update(rows.stop - rows.start)
-
-
-def _flow(networks: Any, target: Target, settings: Settings):
+def _describe(networks: Any, target: Target, settings: Settings) -> tuple[Sequence[int], float]:
+    """Shape of a latent, and weight of the image context."""
     config = networks.config.versatile
     if target == "image":
-        unet = networks.image_unet
-        return (
-            lambda x, t, contexts: image_flow(unet, x, t, contexts),
-            config.image_latent_shape,
-            settings.mix_image,
+        return config.image_latent_shape, settings.mix_image
+    return config.text_latent_shape, settings.mix_caption
+
+
+def _check_sizes(
+    start: Tensor | None, contexts: Mapping[str, Tensor], shape: Sequence[int], width: int
+) -> None:
+    """Refuse features that other networks made."""
+    if start is not None and tuple(start.shape[1:]) != tuple(shape):
+        raise ValueError(
+            f"start latents of shape {tuple(start.shape)}: these networks have {tuple(shape)} "
+            "each; predict the features of the same networks"
         )
-    net = networks.text_unet
-    return (
-        lambda x, t, contexts: text_flow(net, x, t, contexts),
-        config.text_latent_shape,
-        settings.mix_caption,
-    )
+    for kind, tokens in contexts.items():
+        if tokens.ndim != 3 or tokens.shape[2] != width:
+            raise ValueError(
+                f"{kind} contexts of shape {tuple(tokens.shape)}: these networks have (n, tokens, "
+                f"{width}); predict the features of the same networks"
+            )
+
+
+def _flow(networks: Any, target: Target) -> Flow:
+    """Take the flow from the networks, which may have to fill it first."""
+    if target == "image":
+        return partial(image_flow, networks.image_unet)
+    return partial(text_flow, networks.text_unet)

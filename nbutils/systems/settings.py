@@ -9,14 +9,27 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from nbutils import artifacts
 from nbutils.decoding.encoders import FeatureOptions
+from nbutils.systems.presets import Presets
+
+PUBLISHED: dict[str, Any] = {
+    "prediction_rescale": "test_stats",
+    "noise": "one_sequence",
+    "img2img_start": "published",
+    "vdvae_latents": "sample",
+    "vdvae_prior": "sample",
+    "autokl_latent": "sample",
+    "caption_temperature": 1.0,
+    "keep_last_word": False,
+    "roi_norm": "published",
+}
+"""Fields in which the public code differs from our careful defaults."""
 
 
-class Settings(BaseModel):
+class Settings(Presets):
     """Settings of Brain-Diffuser and UniBrain; the defaults are those of ``careful``.
 
     Fields that differ between the presets say how in their description;
@@ -28,7 +41,7 @@ class Settings(BaseModel):
         If a name is unknown or a value impossible.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    differences = PUBLISHED
 
     # --- the same in both presets
     seed: int = Field(0, ge=0, description="seed of all draws")
@@ -116,29 +129,6 @@ class Settings(BaseModel):
     )
 
     @classmethod
-    def published(cls, **changes: Any) -> Settings:
-        """Settings of the public code (Brain-Diffuser's; Versatile Diffusion's for captions)."""
-        return cls(**{**PUBLISHED, **changes})
-
-    @classmethod
-    def careful(cls, **changes: Any) -> Settings:
-        """Settings that do not depend on the other test items, and draw as little as possible."""
-        return cls(**changes)
-
-    @classmethod
-    def preset(cls, name: str, **changes: Any) -> Settings:
-        """Preset by name, with changes.
-
-        Raises
-        ------
-        ValueError
-            If there is no such preset.
-        """
-        if name not in ("published", "careful"):
-            raise ValueError(f"preset={name!r}: choose published or careful.")
-        return cls.published(**changes) if name == "published" else cls.careful(**changes)
-
-    @classmethod
     def of(cls, study: Any, **changes: Any) -> Settings:
         """Settings of a study: its preset, and the parameters that its user chose.
 
@@ -172,18 +162,6 @@ class Settings(BaseModel):
         choices = {*_STUDY_FIELDS, "preset", "rescale", "temperature"} & set(record["set"])
         return cls.of(study.model_copy(update={key: record["parameters"][key] for key in choices}))
 
-    @classmethod
-    def table(cls) -> pd.DataFrame:
-        """Every field with its value in both presets and what it means, differences first."""
-        published, careful = cls.published(), cls.careful()
-        rows = [
-            (name, getattr(published, name), getattr(careful, name), field.description)
-            for name, field in cls.model_fields.items()
-        ]
-        table = pd.DataFrame(rows, columns=["field", "published", "careful", "meaning"])
-        same = table["published"] == table["careful"]
-        return table.loc[same.sort_values(kind="stable").index].set_index("field")
-
     def feature_options(self, vdvae_layers: int | None = None) -> FeatureOptions:
         """How features are extracted under these settings."""
         return FeatureOptions(
@@ -193,18 +171,5 @@ class Settings(BaseModel):
             seed=self.seed,
         )
 
-
-PUBLISHED: dict[str, Any] = {
-    "prediction_rescale": "test_stats",
-    "noise": "one_sequence",
-    "img2img_start": "published",
-    "vdvae_latents": "sample",
-    "vdvae_prior": "sample",
-    "autokl_latent": "sample",
-    "caption_temperature": 1.0,
-    "keep_last_word": False,
-    "roi_norm": "published",
-}
-"""Fields in which the public code differs from our careful defaults."""
 
 _STUDY_FIELDS = ("seed", "steps", "strength", "guidance_scale", "mix_image", "mix_caption")

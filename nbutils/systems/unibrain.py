@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nbutils.networks.batches import run_batches
+from nbutils.networks.memory import MemoryPlan
 from nbutils.networks.optimus import remove_repeated_phrases
 from nbutils.systems.generation import (
     Callback,
-    batches,
     decode_images,
     draws,
     generate,
@@ -44,13 +45,13 @@ def reconstruct(
 
     Parameters
     ----------
-    networks : what `nbutils.networks.loading.load` returns
+    networks : `nbutils.networks.loading.Networks`
     predicted : "autokl" (n, c, h, w), "clip_image" (n, T, d), "clip_text" (n, T, d)
     settings : see `Settings`
     nsd_ids : (n,) images of the rows; with the seed they decide the noise
     inputs : features to use, for ablations; without a latent the flow starts from noise, without
         contexts `settings.latent_only` says what happens
-    batch_size : images at a time; changes nothing but speed and memory
+    batch_size : images at a time, at most; changes nothing but speed and memory
     progress : show progress bars
     callback : ``callback(step, t, x, pred_x0)`` after every denoising step of each batch
 
@@ -108,12 +109,14 @@ def caption(
             batch_size=batch_size, progress=progress, callback=callback,
         )  # fmt: skip
     choice = "sample" if settings.caption_temperature > 0 else "mode"
-    sentences: list[str] = []
-    for rows in batches(len(ids), batch_size, "words", progress=False):
-        sentences += networks.optimus.decode(
+
+    def run(rows: slice, plan: MemoryPlan) -> list[str]:
+        return networks.captioner.optimus.decode(
             latents[rows],
             temperature=settings.caption_temperature,
             generator=draws(settings, choice, ids[rows], "words"),
             keep_last_word=settings.keep_last_word,
         )
-    return [remove_repeated_phrases(sentence) for sentence in sentences]
+
+    parts = run_batches(networks, len(ids), batch_size, run, limit="encode_batch")
+    return [remove_repeated_phrases(sentence) for part in parts for sentence in part]

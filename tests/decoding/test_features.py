@@ -12,6 +12,7 @@ import torch
 from nbutils.decoding import features as module
 from nbutils.decoding.encoders import FeatureOptions, encoder, generators
 from nbutils.decoding.features import extract, open_features
+from nbutils.networks.memory import PLANS
 
 IDS = np.array([40, 7, 19, 3, 55, 21, 8])
 
@@ -63,8 +64,13 @@ IMAGES = Stimuli().images
 CAPTIONS = [["a" * (i % 9 + 1)] * (i % 3 + 1) for i in IDS]
 
 
+def gather(**parts):
+    """Networks that are all in memory, without limits."""
+    return SimpleNamespace(plan=PLANS[-1], attempt=lambda work: work(PLANS[-1]), **parts)
+
+
 def run(folder, clip=None, ids=IDS, names=("clip_image",), stimuli=None, **changes):
-    networks = SimpleNamespace(clip=clip or Network(), autokl=Network())
+    networks = gather(clip=clip or Network(), autokl=Network())
     arguments = {"batch_size": 2, "progress": False, **changes}
     captions = CAPTIONS[: len(ids)]
     return extract(names, networks, stimuli or Stimuli(), captions, ids, folder, **arguments)
@@ -202,7 +208,7 @@ def test_finished_file_is_reused_and_a_foreign_one_refused(tmp_path):
 def test_features_of_earlier_weights_are_not_reused(tmp_path):
     weights = tmp_path / "clip.safetensors"
     used = Network()
-    networks = SimpleNamespace(clip=used, directory=tmp_path)
+    networks = gather(clip=used, directory=tmp_path)
 
     def extract_again(**changes):
         return extract(["clip_image"], networks, Stimuli(), None, IDS, tmp_path, progress=False,
@@ -259,7 +265,7 @@ def test_more_vdvae_layers_than_the_network_has_are_refused_before_an_image_is_r
     def count_features(n_layers):
         raise ValueError(f"n_layers={n_layers}: this VDVAE has 1 to 14 latent maps")
 
-    networks = SimpleNamespace(vdvae=SimpleNamespace(count_features=count_features))
+    networks = gather(vdvae=SimpleNamespace(count_features=count_features))
     stimuli, options = Stimuli(), FeatureOptions(vdvae_layers=31)
     with pytest.raises(ValueError, match="1 to 14"):
         extract(["vdvae"], networks, stimuli, None, IDS, tmp_path, options=options)
@@ -268,7 +274,7 @@ def test_more_vdvae_layers_than_the_network_has_are_refused_before_an_image_is_r
 
 def test_captions_names_and_images_must_fit(tmp_path):
     def extract_from(names, captions, ids=IDS):
-        extract(names, SimpleNamespace(clip=None, optimus=None), None, captions, ids, tmp_path)
+        extract(names, gather(clip=None, optimus=None), None, captions, ids, tmp_path)
 
     for captions, message in [(None, "got none"), ([["a dog"]], "got 1")]:
         with pytest.raises(ValueError, match=message):
@@ -288,7 +294,7 @@ def test_captions_names_and_images_must_fit(tmp_path):
 def test_text_latent_of_an_image_is_the_mean_over_its_own_captions():
     table = {"a": [1.0, 0.0], "b": [3.0, 0.0], "c": [0.0, 5.0]}
     optimus = SimpleNamespace(encode=lambda texts: torch.tensor([table[text] for text in texts]))
-    networks = SimpleNamespace(optimus=optimus)
+    networks = gather(optimus=optimus)
     captions = [["a", "b", ""], ["c"]]
     mean = encoder("optimus", networks, FeatureOptions())(None, captions, IDS[:2])
     np.testing.assert_array_equal(mean, [[2, 0], [0, 5]])

@@ -13,10 +13,13 @@ from types import SimpleNamespace
 
 import numpy as np
 from nbutils.decoding import features
+from nbutils.networks.memory import PLANS
 
 folder, ids = Path(sys.argv[1]), np.random.default_rng(1).permutation(40)[:7]
 images = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3), dtype=np.uint8)
 networks = SimpleNamespace(
+    plan=PLANS[-1],
+    attempt=lambda work: work(PLANS[-1]),
     clip=SimpleNamespace(
         image_tokens=lambda pixels: pixels[:, 0] / 7,
         caption_tokens=lambda captions: np.array([[len(t) / 3 for t in row] for row in captions]),
@@ -86,12 +89,16 @@ import resource, sys
 from types import SimpleNamespace
 import numpy as np
 from nbutils.decoding.features import extract
+from nbutils.networks.memory import PLANS
 
 row = np.ones(2_000_000, np.float16)
 clip = SimpleNamespace(image_tokens=lambda pixels: np.broadcast_to(row, (len(pixels), row.size)))
 images = np.zeros((64, 4, 4, 3), np.uint8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-extract(["clip_image"], SimpleNamespace(clip=clip), images, None, np.arange(64), sys.argv[1],
+networks = SimpleNamespace(
+    plan=PLANS[-1], attempt=lambda work: work(PLANS[-1]), clip=clip
+)
+extract(["clip_image"], networks, images, None, np.arange(64), sys.argv[1],
         batch_size=4, progress=False)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """

@@ -44,6 +44,19 @@ def test_predictions_equal_sklearn_ridge(shape, alpha):
     assert relative(found, expected) < 1e-5
 
 
+@pytest.mark.parametrize("shape", [(120, 300), (300, 120)], ids=["more voxels", "more images"])
+def test_predictions_without_intercept_equal_sklearn_ridge(shape):
+    train, targets, test = make_problem(*shape)
+    flat = targets.reshape(len(targets), -1).astype(np.float64)
+    reference = Ridge(alpha=100.0, fit_intercept=False).fit(train.astype(np.float64), flat)
+    operator = RidgeOperator(train, intercept=False)
+    found = operator.predict(test, flat, 100.0, block=8)
+    assert relative(found, reference.predict(test.astype(np.float64))) < 1e-5
+    assert relative(operator.weights(flat, 100.0)[0], reference.coef_.T) < 1e-4
+    left_out = operator.apply(operator.leave_one_out(100.0), flat)
+    assert relative(left_out, cross_val_predict(reference, train, flat, cv=LeaveOneOut())) < 1e-4
+
+
 def test_predictions_equal_himalaya_kernel_ridge_on_centred_data():
     train, targets, test = make_problem(150, 200)
     flat = targets.reshape(150, -1)

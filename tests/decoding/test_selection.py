@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from himalaya.ridge import RidgeCV as HimalayaRidgeCV
 from sklearn.linear_model import Ridge, RidgeCV
-from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
 
+from nbutils.decoding.ridge import RidgeOperator
 from nbutils.decoding.selection import choose_alpha, choose_alphas
 from nbutils.decoding.store import Features
 
@@ -37,6 +39,46 @@ def test_kfold_errors_equal_sklearn_grid_search(problem):
     choice = choose_alpha(responses, targets, ALPHAS, "kfold", folds=4)
     np.testing.assert_allclose(choice.errors, -search.cv_results_["mean_test_score"], rtol=1e-4)
     assert choice.alpha == search.best_params_["alpha"]
+
+
+def test_folds_grouped_by_image_equal_sklearn_group_kfold(problem):
+    responses, targets = problem
+    groups = np.random.default_rng(0).integers(0, 20, len(responses))
+    search = GridSearchCV(
+        Ridge(), {"alpha": ALPHAS}, cv=GroupKFold(5), scoring="neg_mean_squared_error"
+    ).fit(responses, targets, groups=groups)
+    sizes = [len(test) for _, test in GroupKFold(5).split(responses, groups=groups)]
+    # scikit-learn averages over folds, we over trials: the same where folds are equally large.
+    splits = [search.cv_results_[f"split{i}_test_score"] for i in range(5)]
+    expected = -np.average(splits, axis=0, weights=sizes)
+    choice = choose_alpha(responses, targets, ALPHAS, "kfold", groups=groups)
+    np.testing.assert_allclose(choice.errors, expected, rtol=1e-4)
+
+
+def test_choice_without_intercept_equals_himalayas_ridge_cv():
+    rng = np.random.default_rng(1)
+    responses = rng.normal(size=(100, 30))
+    targets = responses @ rng.normal(size=(30, 8)) + 3 * rng.normal(size=(100, 8)) + 2
+    model = HimalayaRidgeCV(alphas=ALPHAS, cv=5).fit(responses, targets)
+    choice = choose_alpha(
+        responses, targets, ALPHAS, "kfold", folds=5, per="target", intercept=False
+    )
+    np.testing.assert_allclose(choice.alpha, model.best_alphas_)
+    found = RidgeOperator(responses, intercept=False).predict(responses[:9], targets, choice.alpha)
+    np.testing.assert_allclose(found, model.predict(responses[:9]), rtol=1e-4, atol=1e-4)
+
+
+def test_repeats_in_two_folds_make_the_choice_optimistic():
+    """Twins across folds: without groups, the error of the held-out twin is too small."""
+    rng = np.random.default_rng(2)
+    responses = np.repeat(rng.normal(size=(40, 60)), 3, axis=0) + 0.1 * rng.normal(size=(120, 60))
+    targets, images = np.repeat(rng.normal(size=(40, 5)), 3, axis=0), np.repeat(np.arange(40), 3)
+    order = np.arange(120).reshape(40, 3).T.reshape(-1)
+    rows = responses[order], targets[order]
+    straddling = choose_alpha(*rows, ALPHAS, "kfold")
+    apart = choose_alpha(*rows, ALPHAS, "kfold", groups=images[order])
+    assert straddling.errors.min() < 0.2 * apart.errors.min()
+    assert straddling.alpha < apart.alpha
 
 
 def test_gcv_equals_its_definition_with_the_hat_matrix(problem):
@@ -82,6 +124,8 @@ def test_bad_choices_are_refused(problem):
         choose_alpha(responses, targets, [])
     with pytest.raises(ValueError, match="same images"):
         choose_alpha(responses, targets[:-1], ALPHAS)
+    with pytest.raises(ValueError, match="go with kfold only"):
+        choose_alpha(responses, targets, ALPHAS, "gcv", intercept=False)
 
 
 def test_choice_for_each_target_equals_sklearn(problem):

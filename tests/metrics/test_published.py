@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nbutils.metrics.published import TABLES, PublishedTable, find_table
+from nbutils.metrics.published import TABLES, PublishedTable, beside, find_table, reasons
+from nbutils.metrics.variants import find_variant
 
 
 def test_every_table_names_its_source_and_its_columns():
@@ -53,3 +54,24 @@ def test_missing_numbers_are_nan_and_bad_tables_refused():
         PublishedTable("t", ("a", "b"), {"x": (1.0,)}, "s")
     with pytest.raises(ValueError, match="choose from unibrain_images"):
         find_table("unibrain")
+
+
+def test_values_beside_each_other_are_those_of_the_tables_with_reasons_for_each():
+    table = beside().to_frame()
+    assert table.loc["UniBrain"].tolist() == list(find_table("unibrain_images").rows["UniBrain"])
+    assert table.loc["MindDiffuser", "SSIM"] == 0.354
+    assert np.isnan(table.loc["MindDiffuser", "CLIP"]), "its CLIP is a cosine"
+    why = reasons()
+    assert list(why.index) == list(table.index)
+    assert not why.isna().any(axis=None)
+
+
+def test_reasons_agree_with_the_variants():
+    why = reasons()
+    for system, name in (("Brain-Diffuser", "brain_diffuser"), ("MindEye2", "mindeye2")):
+        variant = find_variant(name)
+        assert variant.test_images.startswith(why.loc[system, "test images"])
+        [first] = [m for m in variant.measures if m.name == "AlexNet(2)"]
+        assert why.loc[system, "AlexNet after"] == f"ReLU, {first.size} px"
+        by_columns = "columns" in why.loc[system, "SSIM"]
+        assert by_columns == (variant.ssim == "legacy_columns")

@@ -8,15 +8,16 @@ from nbutils.miniature import scenes
 from nbutils.miniature.captions import captions
 from nbutils.miniature.train.quality import FIRST_HELD_OUT, measure
 from nbutils.networks.loading import load
-from nbutils.systems import unibrain
+from nbutils.systems import takagi, unibrain
 from nbutils.systems.settings import Settings
+from nbutils.systems.settings_takagi import TakagiSettings
 from nbutils.world import find_world
 
 WEIGHTS = find_world("miniature").networks
 
 
 def test_shipped_files_stay_within_their_size():
-    assert sum(p.stat().st_size for p in WEIGHTS.rglob("*") if p.is_file()) <= 25e6
+    assert sum(p.stat().st_size for p in WEIGHTS.rglob("*") if p.is_file()) <= 40e6
 
 
 def test_encoders_and_judge_are_as_good_as_their_card_says():
@@ -55,3 +56,29 @@ def test_painter_keeps_the_layout(painted):
     _, truth, made, _ = painted
     assert pixcorr(made, truth).mean() >= 0.75
     assert pixcorr(made, np.roll(truth, 1, axis=0)).mean() <= 0.5
+
+
+def test_stable_diffusion_paints_what_captions_say(painted):
+    """Twelve held-out scenes from their captions alone, with raw text tokens."""
+    networks, truth, _, present = painted
+    ids = np.arange(FIRST_HELD_OUT, FIRST_HELD_OUT + len(truth))
+    sentences = [captions(scenes.scene(int(i))) for i in ids]
+    tokens = {"stable_text": networks.stable_text.caption_tokens(sentences).numpy()}
+    settings = TakagiSettings.careful(steps=20, samples=1)
+    made = takagi.reconstruct(
+        networks, tokens, settings, ids, inputs=("stable_text",), progress=False
+    )["images"][:, 0]  # fmt: skip
+    read = classify(networks.classifier, made)["category"]
+    assert category_hit(read, present).mean() >= 0.75
+    assert category_hit(read, np.roll(present, 1, axis=0)).mean() <= 0.5
+
+
+def test_stable_diffusion_reads_and_draws_with_the_shipped_towers():
+    """Its autoencoder and text tower are copies; the tower's tokens are raw, not projected."""
+    networks = load(WEIGHTS)
+    sentence = ["a red car on the street"]
+    clip = networks.clip
+    expected = clip.text_model(input_ids=clip.token_ids(sentence)).last_hidden_state
+    np.testing.assert_array_equal(networks.stable_text.tokens(sentence), expected)
+    own = (WEIGHTS / "autokl.safetensors").read_bytes()
+    assert own == (WEIGHTS / "stable_autokl.safetensors").read_bytes()

@@ -3,8 +3,11 @@
 import pytest
 import torch
 from golden_parts import autokl_config, optimus_config, read_golden, read_manifest
+from transformers import CLIPConfig, CLIPModel
 
 from nbutils.networks import checkpoints_parts as parts
+from nbutils.networks.control import VIT_B_32
+from nbutils.networks.stable import STABLE_V1_4
 
 
 def published(name: str) -> dict[str, torch.Tensor]:
@@ -48,6 +51,44 @@ def test_published_clip_fills_every_weight_and_drops_temperature_and_positions()
     ours = parts.map_clip(state, parts.CLIP_VIT_L14)
     assert count(ours) == 123_650_304 + 303_966_208
     assert set(state) - set(ours) == {"logit_scale", "text_model.embeddings.position_ids"}
+
+
+def test_published_stable_diffusion_fills_every_weight():
+    # SD 1.4 has the names of diffusers' edition of the image U-Net, which is of the same size.
+    unet = parts.map_stable_unet(published("vd_diffusers_image_unet"), STABLE_V1_4["unet"])
+    assert count(unet) == 859_520_964
+    tower = {k: v for k, v in published("clip_vit_l14_transformers5").items() if "text_model" in k}
+    tower["text_model.embeddings.position_ids"] = torch.arange(77)
+    text = parts.map_stable_text(tower, STABLE_V1_4["text"])
+    assert count(text) == 123_060_480  # CLIP ViT-L/14's text tower without projection
+    old = {key_of_2022(k): v for k, v in published("autokl_diffusers_vae").items()}
+    assert "encoder.mid_block.attentions.0.proj_attn.weight" in old
+    vae = parts.map_autokl(old, STABLE_V1_4["autokl"])
+    assert {key: list(v.shape) for key, v in vae.items()} == read_manifest("autokl_diffusers_vae")
+
+
+def key_of_2022(key):
+    for new, old in {"q": "query", "k": "key", "v": "value", "out.0": "proj_attn"}.items():
+        key = key.replace(f".to_{new}.", f".{old}.")
+    return key
+
+
+def test_image_tower_of_clip_vit_b32_becomes_the_control_network():
+    with torch.device("meta"):  # transformers' defaults are this very CLIP
+        state = CLIPModel(CLIPConfig(projection_dim=512)).state_dict()
+    assert count(state) - 1 == 151_277_312  # as published, without the temperature
+    state |= {"vision_model.embeddings.position_ids": torch.arange(50)}
+    ours = parts.map_control(state, VIT_B_32)
+    assert count(ours) == 87_849_216
+    assert not [key for key in ours if key.startswith("text")]
+
+
+def test_a_tensor_that_comes_twice_is_refused():
+    state = dict(read_golden("autokl_tiny").state)
+    key = "encoder.mid.attn_1.q.weight"
+    state["encoder.mid_block.attentions.0.query.weight"] = state[key]
+    with pytest.raises(ValueError, match="twice"):
+        parts.map_autokl(state, autokl_config())
 
 
 def test_training_parts_and_mask_buffers_are_left_out():

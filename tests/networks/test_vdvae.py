@@ -71,12 +71,13 @@ def test_drawn_posterior_equals_the_original(net, golden):
     features, layers = net.decoder(2, activations, noise=recorded_noise(golden))
     torch.testing.assert_close(features, golden.outputs["eps.px_z"], **CHAIN)
     for i, layer in enumerate(layers):
-        # untrained log standard deviations reach 4.8, so latents reach 72 and their KL 5,900:
-        # rounding is measured in units of the largest value, 4e-6 of it at most
+        # untrained log standard deviations reach 4.8, so divergences reach 5,900 and float32
+        # cannot hold them to 2e-4: theirs is measured in units of the largest, 3e-6 of it seen
         found = {"z": layer.z, "kl": layer.kl, "qm": layer.mean, "qlogsigma": layer.log_sigma}
         for name, value in found.items():
             expected = golden.outputs[f"eps.{name}.{i:02d}"]
-            limit = max(2e-4, 1e-5 * expected.abs().max().item())
+            scale = expected.abs().max().item() if name == "kl" else 0
+            limit = max(2e-4, 1e-5 * scale)
             torch.testing.assert_close(value, expected, atol=limit, rtol=0)
 
 

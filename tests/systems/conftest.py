@@ -1,6 +1,7 @@
 """Tiny networks with random weights for the systems, and the golden flows of the original code."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,9 +14,10 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from nbutils.networks.checkpoints import write_state
 from nbutils.networks.checkpoints_versatile import map_versatile
 from nbutils.networks.config import NetworksConfig, VersatileConfig
-from nbutils.networks.loading import build
+from nbutils.networks.loading import build, load
 from nbutils.networks.versatile import build_flows
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -71,23 +73,26 @@ def make_config():
     )  # fmt: skip
 
 
+def store(folder, config, files, tokenizer):
+    """Write a networks directory and open it."""
+    config.to_json(folder / "networks.json")
+    for name, state in files.items():
+        write_state(state, folder / f"{name}.safetensors")
+    for name in ("clip", "bert", "gpt2"):
+        tokenizer.save_pretrained(folder / "tokenizers" / name)
+    return load(folder)
+
+
 @pytest.fixture(scope="session")
-def networks():
+def networks(tmp_path_factory):
     """All networks of a tiny world; every call of a test sees the same random weights."""
     torch.manual_seed(0)
     config, tokenizer = make_config(), make_tokenizer()
     unet, text = build_flows(config.versatile)
-    parts = {
-        "clip": build("clip", config, {"clip": tokenizer}),
-        "autokl": build("autokl", config),
-        "optimus": build("optimus", config, {"bert": tokenizer, "gpt2": tokenizer}),
-        "vdvae": build("vdvae", config),
-        "image_unet": unet,
-        "text_unet": text,
-    }
-    for part in parts.values():
-        part.eval().requires_grad_(False)
-    return SimpleNamespace(config=config, device="cpu", dtype=torch.float32, **parts)
+    nets = {name: build(name, config) for name in ("clip", "autokl", "optimus", "vdvae")}
+    nets |= {"image_flow": unet, "text_data": text}
+    files = {name: net.state_dict() for name, net in nets.items()}
+    return store(tmp_path_factory.mktemp("tiny"), config, files, tokenizer)
 
 
 @pytest.fixture
@@ -104,8 +109,8 @@ def predicted(networks):
     return {name: rng.normal(size=(5, *shape)).astype(np.float32) for name, shape in shapes.items()}
 
 
-@pytest.fixture(scope="session")
-def golden():
+@pytest.fixture
+def golden(tmp_path):
     """The golden flows of the original code, their inputs and their outputs."""
     original = json.loads((GOLDEN / "vd_tiny.json").read_text())
     image, text = original["cfg_image_unet"], original["cfg_text_unet"]
@@ -125,15 +130,6 @@ def golden():
         for part in ("image_and_contexts", "text_data")
         for key, array in np.load(GOLDEN / f"vd_tiny_weights_{part}.npz").items()
     }
-    unet, text_unet = build_flows(config)
-    tensors = map_versatile(state, config)
-    unet.load_state_dict(tensors["image_flow"])
-    text_unet.load_state_dict(tensors["text_data"])
-    return SimpleNamespace(
-        config=SimpleNamespace(versatile=config),
-        device="cpu",
-        dtype=torch.float32,
-        image_unet=unet.eval(),
-        text_unet=text_unet.eval(),
-        io=dict(np.load(GOLDEN / "vd_tiny_io.npz")),
-    )
+    files = map_versatile(state, config)
+    networks = store(tmp_path, replace(make_config(), versatile=config), files, make_tokenizer())
+    return SimpleNamespace(networks=networks, io=dict(np.load(GOLDEN / "vd_tiny_io.npz")))

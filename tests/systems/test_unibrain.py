@@ -41,29 +41,31 @@ def use_golden(golden, monkeypatch, noise):
         return [""] * len(latents) if latents.ndim == 2 else np.zeros((len(latents), 1, 1, 3))
 
     uncond = {k: torch.from_numpy(io[f"in/uctx_{k}"]).float() for k in ("image", "text")}
-    golden.clip = SimpleNamespace(unconditional=lambda kind: uncond)
-    golden.autokl = golden.optimus = SimpleNamespace(decode=keep)
+    networks = golden.networks
+    monkeypatch.setattr(networks, "unconditional", lambda kind: uncond)
+    for name in ("autokl", "optimus"):
+        monkeypatch.setattr(type(networks), name, SimpleNamespace(decode=keep))
     fixed = torch.from_numpy(io[noise]).float()
     monkeypatch.setattr(generation, "noise_for", lambda seed, ids, shape: fixed)
     features = {
         "autokl": io["in/x0"], "clip_image": io["in/ctx_image"], "clip_text": io["in/ctx_text"],
     }  # fmt: skip
-    return features, seen
+    return networks, features, seen
 
 
 def test_image_from_latent_and_contexts_equals_the_original_code(golden, monkeypatch):
-    features, seen = use_golden(golden, monkeypatch, "in/noise")
+    networks, features, seen = use_golden(golden, monkeypatch, "in/noise")
     settings = Settings.careful(steps=5, img2img_start="published")
-    unibrain.reconstruct(golden, features, settings, [0, 1], progress=False)
+    unibrain.reconstruct(networks, features, settings, [0, 1], progress=False)
     expected = golden.io["out/img2img_5steps_s0.75.final"]
     np.testing.assert_allclose(seen["latents"], expected, atol=2e-4)
 
 
 def test_caption_from_contexts_equals_the_original_code(golden, monkeypatch):
-    features, seen = use_golden(golden, monkeypatch, "in/zT")
+    networks, features, seen = use_golden(golden, monkeypatch, "in/zT")
     settings = Settings.careful(steps=5, mix_caption=0.6)
     inputs = ("clip_image", "clip_text")
-    unibrain.caption(golden, features, settings, [0, 1], inputs=inputs, progress=False)
+    unibrain.caption(networks, features, settings, [0, 1], inputs=inputs, progress=False)
     expected = golden.io["out/txt_5steps.final"]
     np.testing.assert_allclose(seen["latents"], expected, atol=2e-4)
 
@@ -164,6 +166,10 @@ def test_bad_input_is_refused_with_a_reason(networks, predicted):
         paint(networks, predicted, inputs=())
     with pytest.raises(ValueError, match="was not predicted"):
         paint(networks, {"autokl": predicted["autokl"]})
+    with pytest.raises(ValueError, match=r"start latents .* have \(4, 8, 8\) each"):
+        paint(networks, {**predicted, "autokl": predicted["autokl"][:, :, :4]})
+    with pytest.raises(ValueError, match=r"text contexts .* have \(n, tokens, 16\)"):
+        paint(networks, {**predicted, "clip_text": predicted["clip_text"][..., :8]})
     predicted["clip_text"][0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="clip_text holds NaN"):
         paint(networks, predicted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from nbutils.miniature.train.clip import ClipTrainer, clip_config
 from nbutils.miniature.train.data import WORDS
 from nbutils.miniature.train.flows import REACH, flow_config
 from nbutils.miniature.train.optimus import LATENT, optimus_config
+from nbutils.miniature.train.stable import stable_config
 from nbutils.miniature.train.vdvae import vdvae_config
 from nbutils.networks.config import NetworksConfig
 
@@ -34,6 +36,12 @@ def clip_state(net: ClipTrainer) -> State:
     """Keep both towers and their projections; the readers of labels stay behind."""
     kept = {**net.text.state_dict(), **net.vision.state_dict()}
     return {key: tensor for key, tensor in kept.items() if "position_ids" not in key}
+
+
+def control_state(state: State) -> State:
+    """Keep the image tower of a written CLIP, for MindDiffuser's control network."""
+    parts = ("vision_model.", "visual_projection.")
+    return {key: tensor for key, tensor in state.items() if key.startswith(parts)}
 
 
 def autokl_state(net: nn.Module) -> State:
@@ -63,6 +71,35 @@ def image_flow_state(unet: nn.Module) -> State:
     return {k: REACH * t if k.endswith(folded) else t for k, t in unet.state_dict().items()}
 
 
+def export_stable(unet: nn.Module, text: State, autokl: State, out: Path) -> Path:
+    """Add Stable Diffusion to a networks directory that holds everything else.
+
+    Parameters
+    ----------
+    unet : the trained U-Net
+    text : state of the shipped CLIP, whose text tower is copied
+    autokl : state of the shipped AutoKL, copied
+    out : the networks directory
+
+    Returns
+    -------
+    Path, ``out``
+    """
+    config = NetworksConfig.from_json(out / "networks.json")
+    tower = {key: t for key, t in text.items() if key.startswith("text_model.")}
+    write_weights(unet.state_dict(), out / "stable_unet.safetensors")
+    write_weights(tower, out / "stable_text.safetensors")
+    write_weights(autokl, out / "stable_autokl.safetensors")
+    sizes = config.clip["text_config"]
+    stable = {
+        "unet": asdict(stable_config(sizes["hidden_size"])),
+        "text": sizes,
+        "autokl": config.autokl,
+    }
+    replace(config, stable=stable).to_json(out / "networks.json")
+    return out
+
+
 def write_tokenizers(folder: Path) -> None:
     """Write one word-level tokenizer for all three readers of captions."""
     words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
@@ -78,19 +115,19 @@ def write_tokenizers(folder: Path) -> None:
 
 def networks_config(scale: float) -> NetworksConfig:
     """Collect the sizes of all networks; ``scale`` gives image latents unit variance."""
-    config = clip_config()
+    config, looks = clip_config(), {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     keep = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     text = (*keep, "vocab_size", "max_position_embeddings", "pad_token_id", "bos_token_id")
+    vision = {k: getattr(config.vision_config, k) for k in (*keep, "image_size", "patch_size")}
+    projection = {"projection_dim": config.projection_dim}
     return NetworksConfig(
         clip={
             "text_config": {k: getattr(config.text_config, k) for k in (*text, "eos_token_id")},
-            "vision_config": {
-                k: getattr(config.vision_config, k) for k in (*keep, "image_size", "patch_size")
-            },
-            "projection_dim": config.projection_dim,
-            "image_mean": [0.5] * 3,
-            "image_std": [0.5] * 3,
+            "vision_config": vision,
+            **projection,
+            **looks,
         },
+        control={**vision, **projection, **looks},
         autokl={**autokl_config(), "scaling_factor": scale},
         optimus=optimus_config(),
         vdvae=vdvae_config(),
@@ -114,7 +151,9 @@ def export(nets: dict[str, nn.Module], prepared: Path, out: Path) -> Path:
     """
     out.mkdir(parents=True, exist_ok=True)
     scale = json.loads((prepared / "scales.json").read_text())
-    write_weights(clip_state(nets["clip"]), out / "clip.safetensors")
+    clip = clip_state(nets["clip"])
+    write_weights(clip, out / "clip.safetensors")
+    write_weights(control_state(clip), out / "control.safetensors")
     write_weights(autokl_state(nets["autokl"]), out / "autokl.safetensors")
     write_weights(optimus_state(nets["optimus"], scale["optimus"]), out / "optimus.safetensors")
     write_weights(image_flow_state(nets["image"]), out / "image_flow.safetensors")

@@ -20,10 +20,21 @@ from nbutils.networks.optimus import Optimus
 BATCH = 250
 
 
-def _stream(
+def stream(
     path: Path, rows: np.ndarray, encode: Callable[[torch.Tensor], torch.Tensor]
 ) -> np.ndarray:
-    """Encode an array in batches into a float16 file; read it back if it is already there."""
+    """Encode an array in batches into a float16 file; read it back if it is already there.
+
+    Parameters
+    ----------
+    path : the `.npy` file
+    rows : (n, ...) what is encoded
+    encode : turns a batch of rows into (batch, ...)
+
+    Returns
+    -------
+    (n, ...) float16, a read-only memory map
+    """
     if not path.exists():
         temporary, out = path.with_suffix(".part.npy"), None
         for start in tqdm(range(0, len(rows), BATCH), desc=path.stem):
@@ -85,11 +96,11 @@ def prepare_flows(
             "text": clip.text_tokens(nothing)[0],
         }
     return FlowData(
-        latents=_stream(folder / "latents.npy", data.images, latents),
-        image=_stream(
+        latents=stream(folder / "latents.npy", data.images, latents),
+        image=stream(
             folder / "image.npy", data.images, lambda x: clip.image_tokens(normalise_pixels(x))
         ),
-        text=_stream(folder / "text.npy", data.tokens, text),
-        sentences=_stream(folder / "sentences.npy", data.tokens, sentences),
+        text=stream(folder / "text.npy", data.tokens, text),
+        sentences=stream(folder / "sentences.npy", data.tokens, sentences),
         empty=empty,
     )

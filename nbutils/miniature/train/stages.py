@@ -12,11 +12,13 @@ from nbutils.miniature.train.autokl import polish_decoder, train_autokl
 from nbutils.miniature.train.classifier import train_classifier
 from nbutils.miniature.train.clip import train_clip
 from nbutils.miniature.train.data import training_scenes
-from nbutils.miniature.train.export import export
+from nbutils.miniature.train.export import export, export_stable
 from nbutils.miniature.train.flows import FlowData, train_flows
 from nbutils.miniature.train.optimus import train_optimus
 from nbutils.miniature.train.prepare import prepare_flows
+from nbutils.miniature.train.stable import prepare_stable, train_stable
 from nbutils.miniature.train.vdvae import train_vdvae
+from nbutils.networks.loading import load
 
 SINGLE = {
     "clip": train_clip,
@@ -25,7 +27,7 @@ SINGLE = {
     "vdvae": train_vdvae,
     "classifier": train_classifier,
 }
-STAGES = (*SINGLE, "flows", "polish", "export", "quality")
+STAGES = (*SINGLE, "flows", "polish", "export", "stable", "quality")
 
 
 def load_prepared(folder: Path) -> FlowData:
@@ -57,3 +59,12 @@ def export_all(folder: Path, out: Path) -> None:
     flows = train_flows(prepared, folder, steps=0)
     nets |= {"image": flows.image_unet, "text": flows.text_unet}
     export(nets, folder / "prepared", out)
+
+
+def make_stable(folder: Path, out: Path, steps: int, n_scenes: int) -> None:
+    """Train Stable Diffusion on the shipped networks, and write it beside them when it is done."""
+    networks = load(out)
+    data = prepare_stable(training_scenes(folder, n_scenes), networks, folder / "prepared_stable")
+    if loss := train_stable(data, networks, folder, steps):
+        states = networks.clip.state_dict(), networks.autokl.state_dict()
+        export_stable(loss.unet, *states, out)

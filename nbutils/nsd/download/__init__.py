@@ -8,6 +8,7 @@ from nbutils.nsd.download.budget import Estimate
 from nbutils.nsd.download.catalogue import IMAGES
 from nbutils.nsd.download.checking import Checked, check
 from nbutils.nsd.download.fetching import ATLASES, Fetched, check_root, estimate, fetch
+from nbutils.nsd.download.servers import Servers
 from nbutils.nsd.download.terms import (
     PHRASE,
     TERMS,
@@ -16,7 +17,7 @@ from nbutils.nsd.download.terms import (
     accepted,
     require_terms,
 )
-from nbutils.nsd.download.transport import FetchError, Retry, Servers
+from nbutils.transfer.transport import FetchError, Retry
 
 __all__ = [
     "ATLASES",

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import zipfile
 import zlib
 from pathlib import Path
 
-from nbutils.nsd.download.files import DamagedError, fetch_file, restarting
-from nbutils.nsd.download.ledger import Ledger, hash_file
-from nbutils.nsd.download.progress import Meter
-from nbutils.nsd.download.transport import Entry, Remote
 from nbutils.nsd.layout import SPLITS, Layout
+from nbutils.transfer.files import DamagedError, fetch_file, restarting
+from nbutils.transfer.ledger import Ledger, hash_file
+from nbutils.transfer.progress import Meter
+from nbutils.transfer.transport import Entry, Remote
 
 KEY = "annotations/annotations_trainval2017.zip"
 
@@ -63,8 +62,7 @@ def fetch_annotations(
 def _check_sha1(archive: Path, sha1: str | None) -> None:
     if sha1 is None:
         return
-    with open(archive, "rb") as file:
-        found = hashlib.file_digest(file, "sha1").hexdigest()
+    found = hash_file(archive, "sha1")
     if found != sha1:
         raise DamagedError(f"{KEY} has SHA-1 {found}, not the published {sha1}")
 

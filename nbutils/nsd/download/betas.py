@@ -10,21 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
-from nbutils.nsd.download.files import (
+from nbutils.nsd.download.content import check_content
+from nbutils.nsd.layout import Layout
+from nbutils.nsd.masked import check_masked, record_path, restore_voxels, write_masked
+from nbutils.nsd.rois import mask
+from nbutils.nsd.session_files import stream_nifti
+from nbutils.nsd.volumes import grid
+from nbutils.transfer.files import (
     DamagedError,
     Fingerprint,
     fetch_file,
     pieces_of,
     restarting,
 )
-from nbutils.nsd.download.ledger import Ledger, hash_file
-from nbutils.nsd.download.progress import Meter
-from nbutils.nsd.download.transport import Entry, FetchError, Remote
-from nbutils.nsd.layout import Layout
-from nbutils.nsd.masked import check_masked, record_path, restore_voxels, write_masked
-from nbutils.nsd.rois import mask
-from nbutils.nsd.session_files import stream_nifti
-from nbutils.nsd.volumes import grid
+from nbutils.transfer.ledger import Ledger, hash_file
+from nbutils.transfer.progress import Meter
+from nbutils.transfer.transport import Entry, FetchError, Remote
 
 # Writing holds a session three times; one at a time keeps that out of the peak of memory.
 _WRITING = threading.Lock()
@@ -141,7 +142,7 @@ def fetch_session(
     """
     layout, subject = target.layout, target.subject
     if raw is not None:
-        fetch_file(remote, entry, raw, ledger, meter)
+        fetch_file(remote, entry, raw, ledger, meter, check_content)
     if session_whole(layout, subject, session, entry, ledger):
         return
     local = layout.betas(subject, session)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ from nbutils.nsd.download.annotations import annotations_whole
 from nbutils.nsd.download.betas import choose_voxels, session_whole
 from nbutils.nsd.download.catalogue import Catalogue, Request
 from nbutils.nsd.download.images import own_images
-from nbutils.nsd.download.ledger import Ledger
-from nbutils.nsd.download.transport import Entry, FetchError
 from nbutils.nsd.layout import Layout
+from nbutils.transfer.ledger import Ledger
+from nbutils.transfer.space import free_bytes, require_space, size
+from nbutils.transfer.transport import Entry
 
 _VOXELS = 32_000
 """Voxels of nsdgeneral and streams together, about; the masks themselves say it exactly later."""
@@ -26,7 +26,6 @@ _PRIVATE = (0, 536, 2267, 8302, 8481, 8859, 9000)
 """Private images seen after so many sessions; the design file says it exactly later."""
 _PNG_SHARE, _PHOTOGRAPH_BYTES, _UNZIPPED = 0.65, 165_000, 2.5
 """A PNG's share of the pixels' bytes; a COCO photograph; the annotations' size out of the zip."""
-_MARGIN = 2**29
 
 
 @dataclass(frozen=True)
@@ -59,29 +58,9 @@ class Estimate:
 
     def require_space(self, root: Path) -> None:
         """Raise `FetchError` if the disk is too small, with a margin of 5 % and 0.5 GB."""
-        needed = int(self.disk * 1.05) + _MARGIN
-        if self.disk and needed > self.free:
-            raise FetchError(
-                f"{root} has {size(self.free)} free and {size(needed)} are needed: free some, or "
-                "name another disk with --data, or fewer sessions"
-            )
-
-
-def size(n_bytes: float) -> str:
-    """Write bytes for people, such as 1.2 GB (powers of 1000, as disks are sold)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.3g} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.3g} TB"
-
-
-def free_bytes(folder: Path) -> int:
-    """Return the free space where a folder is or will be."""
-    folder = Path(folder).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+        require_space(
+            root, self.disk, self.free, "name another disk with --data, or fewer sessions"
+        )
 
 
 def add_up(

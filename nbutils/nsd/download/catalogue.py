@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbutils.nsd.download.progress import Meter
-from nbutils.nsd.download.transport import Entry, FetchError, Remote
 from nbutils.nsd.layout import Layout, subject_name
 from nbutils.nsd.stimuli import Stimuli
+from nbutils.transfer.progress import Meter
+from nbutils.transfer.transport import Entry, FetchError, Remote
 
 IMAGES = ("stimuli", "coco", "none")
 """Where a subject's own images come from: NSD's stimulus file, COCO's photographs, nowhere."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from nbutils.nsd.download.fetching import request_path
-from nbutils.nsd.download.ledger import Ledger, hash_file
 from nbutils.nsd.layout import Layout
 from nbutils.nsd.masked import check_masked
+from nbutils.transfer.ledger import Ledger, hash_file
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from nbutils.nsd.download.annotations import (
 from nbutils.nsd.download.betas import choose_voxels, claim_voxels, fetch_session
 from nbutils.nsd.download.budget import Estimate, add_up
 from nbutils.nsd.download.catalogue import Catalogue, Request, look_up
-from nbutils.nsd.download.crew import Job, run
-from nbutils.nsd.download.files import fetch_file
+from nbutils.nsd.download.content import check_content
 from nbutils.nsd.download.images import (
     brick_jobs,
     check_shared,
@@ -28,12 +27,15 @@ from nbutils.nsd.download.images import (
     image_side,
     own_images,
 )
-from nbutils.nsd.download.ledger import Ledger
-from nbutils.nsd.download.progress import Meter
+from nbutils.nsd.download.servers import Servers
 from nbutils.nsd.download.terms import require_terms
-from nbutils.nsd.download.transport import Entry, FetchError, Remote, Servers
 from nbutils.nsd.layout import Layout, subject_name
 from nbutils.nsd.masked import record_path
+from nbutils.transfer.crew import Job, run
+from nbutils.transfer.files import fetch_file
+from nbutils.transfer.ledger import Ledger
+from nbutils.transfer.progress import Meter
+from nbutils.transfer.transport import Entry, FetchError, Remote
 
 ATLASES = ("nsdgeneral", "streams")
 """Atlases whose labelled voxels are kept of the betas unless others are named."""
@@ -240,7 +242,7 @@ class _Work:
 
     def _file_jobs(self, files: dict[Path, Entry]) -> list[Job]:
         return [
-            partial(fetch_file, self.bucket, entry, path, self.ledger, self.meter)
+            partial(fetch_file, self.bucket, entry, path, self.ledger, self.meter, check_content)
             for path, entry in files.items()
         ]
 

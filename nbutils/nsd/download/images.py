@@ -18,13 +18,13 @@ import pandas as pd
 from PIL import Image
 
 from nbutils.nsd.captions import SIDE, crop_photograph, read_crop, stim_info
-from nbutils.nsd.download.files import DamagedError, Fingerprint, restarting
-from nbutils.nsd.download.ledger import Ledger
-from nbutils.nsd.download.progress import Meter
 from nbutils.nsd.download.remote_hdf5 import DATASET, Brick, RemoteHDF5, open_brick
-from nbutils.nsd.download.transport import Entry, FetchError, Remote
 from nbutils.nsd.layout import SPLITS, Layout
 from nbutils.nsd.trials import design, trials
+from nbutils.transfer.files import DamagedError, Fingerprint, restarting
+from nbutils.transfer.ledger import Ledger
+from nbutils.transfer.progress import Meter
+from nbutils.transfer.transport import Entry, FetchError, Remote
 
 _TOGETHER = 8
 """Neighbouring images fetched with one request."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
-from nbutils.nsd.download.progress import Meter
-from nbutils.nsd.download.transport import Entry, FetchError, Remote
+from nbutils.transfer.progress import Meter
+from nbutils.transfer.transport import Entry, FetchError, Remote
 
 DATASET = "imgBrick"
 

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbutils.nsd.download.betas import Target, claim_voxels
-from nbutils.nsd.download.budget import Estimate, size
+from nbutils.nsd.download.budget import Estimate
 from nbutils.nsd.download.catalogue import Request
 from nbutils.nsd.download.images import stretches
-from nbutils.nsd.download.ledger import Ledger, hash_file
-from nbutils.nsd.download.progress import Meter, Stopped
 from nbutils.nsd.download.remote_hdf5 import RemoteFile
-from nbutils.nsd.download.transport import Entry, FetchError, Retry
+from nbutils.transfer.ledger import Ledger
+from nbutils.transfer.space import size
+from nbutils.transfer.transport import Entry, FetchError
 
 
 @given(st.sets(st.integers(0, 300), max_size=80), st.integers(1, 9))
@@ -25,71 +25,6 @@ def test_stretches_hold_every_image_once_and_no_other(numbers, longest):
     runs = [run for run in stretches(ids, longest) if len(run)]
     assert list(itertools.chain(*(run.tolist() for run in runs))) == ids.tolist()
     assert all((np.diff(run) == 1).all() and len(run) <= longest for run in runs)
-
-
-def test_waits_double_with_jitter_up_to_a_limit():
-    retry = Retry(first_wait=1, longest_wait=10)
-    for failures, longest in ((1, 1), (2, 2), (3, 4), (9, 10)):
-        waits = {retry.wait(failures) for _ in range(50)}
-        assert all(longest / 2 <= wait <= longest for wait in waits) and len(waits) > 1
-
-
-def test_a_torn_line_of_the_journal_is_passed_over(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).write_bytes(name.encode())
-        Ledger(tmp_path).add(tmp_path / name, hash_file(tmp_path / name))
-    journal = tmp_path / ".fetch/files.jsonl"
-    journal.write_bytes(journal.read_bytes()[:-30])
-    ledger = Ledger(tmp_path)
-    assert ledger.whole(tmp_path / "a") and not ledger.whole(tmp_path / "b")
-    with ledger.alone():
-        assert len(journal.read_text().splitlines()) == 1
-        ledger.add(tmp_path / "b", hash_file(tmp_path / "b"))
-    assert Ledger(tmp_path).whole(tmp_path / "b")
-
-
-def test_a_line_after_a_torn_one_is_not_lost(tmp_path):
-    """Compacting before the first new line keeps the two apart."""
-    (tmp_path / ".fetch").mkdir()
-    (tmp_path / ".fetch/files.jsonl").write_text('{"path": "a", "byt')
-    (tmp_path / "b").write_bytes(b"b")
-    ledger = Ledger(tmp_path)
-    with ledger.alone():
-        ledger.add(tmp_path / "b", hash_file(tmp_path / "b"))
-    assert Ledger(tmp_path).whole(tmp_path / "b")
-
-
-def test_a_changed_file_of_the_same_size_is_not_whole(tmp_path):
-    path, ledger = tmp_path / "a", Ledger(tmp_path)
-    path.write_bytes(b"right")
-    ledger.add(path, hash_file(path))
-    path.write_bytes(b"wrong")
-    os.utime(path, ns=(1, 1))
-    assert not ledger.whole(path)
-
-
-def test_a_copied_file_is_whole_though_its_time_differs(tmp_path):
-    path, ledger = tmp_path / "a", Ledger(tmp_path)
-    path.write_bytes(b"right")
-    ledger.add(path, hash_file(path), Entry("key", 5, "tag"))
-    os.utime(path, ns=(1, 1))
-    assert ledger.whole(path, Entry("key", 5, "tag"))
-    assert not ledger.whole(path, Entry("key", 5, "other"))
-
-
-def test_two_processes_do_not_fetch_into_one_folder(tmp_path):
-    with Ledger(tmp_path).alone(), pytest.raises(FetchError, match="another process"):
-        with Ledger(tmp_path).alone():
-            pass
-
-
-def test_stopping_ends_waits_and_bytes():
-    with Meter(False) as meter:
-        meter.add(5)
-        meter.stop()
-        for call in (lambda: meter.add(1), lambda: meter.wait(60), meter.check):
-            with pytest.raises(Stopped):
-                call()
 
 
 @given(st.data())
@@ -124,13 +59,6 @@ def test_a_remote_file_reads_like_a_local_one(data):
 def test_an_impossible_request_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         Request(**({"subject": 1, "sessions": (1,)} | change))
-
-
-def test_only_a_plain_etag_is_an_md5():
-    plain = "0123456789abcdef0123456789abcdef"
-    assert Entry("k", 1, f'"{plain}"').md5 == plain
-    for etag in (f'"{plain}-5"', None, '"x"', f'W/"{plain}"'):
-        assert Entry("k", 1, etag).md5 is None
 
 
 def test_too_small_a_disk_is_one_sentence(tmp_path):

@@ -8,19 +8,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image
-
-from nbutils.nsd.download.ledger import Ledger
-from nbutils.nsd.download.progress import Meter
-from nbutils.nsd.download.transport import ChangedError, Entry, FetchError, Remote
-from nbutils.nsd.gzip_stream import DAMAGE, uncompress
+from nbutils.transfer.ledger import Ledger, hash_file
+from nbutils.transfer.progress import Meter
+from nbutils.transfer.transport import ChangedError, Entry, FetchError, Remote
 
 _BLOCK = 2**20
 Result = TypeVar("Result")
+Check = Callable[[Path, str, str], bool]
+"""Reads a whole file (path, the name it will have, its SHA-256), raises `DamagedError` or
+`ForeignError` if it is not as it should be, and returns whether its content could tell."""
 
 
 class DamagedError(FetchError):
     """What arrived is not what the server says it is, or cannot be read."""
+
+
+class ForeignError(FetchError):
+    """A whole file came, and it is another one than the one that was wanted."""
+
+
+def trust(path: Path, name: str, sha256: str) -> bool:
+    """Take any content: a `Check` for files that nothing is known of."""
+    return False
 
 
 def restarting(
@@ -48,7 +57,9 @@ def restarting(
     raise AssertionError("unreachable")
 
 
-def fetch_file(remote: Remote, entry: Entry, path: Path, ledger: Ledger, meter: Meter) -> Path:
+def fetch_file(
+    remote: Remote, entry: Entry, path: Path, ledger: Ledger, meter: Meter, check: Check = trust
+) -> Path:
     """Fetch one file unless it is there and whole.
 
     Parameters
@@ -57,15 +68,23 @@ def fetch_file(remote: Remote, entry: Entry, path: Path, ledger: Ledger, meter: 
     path : where to put it
     ledger : gets its SHA-256
     meter : counts the bytes
+    check : looks at the content before the file gets its name
 
     Returns
     -------
     `path`
+
+    Raises
+    ------
+    FetchError
+        If it does not come, comes damaged again and again, or is another file.
     """
-    if ledger.whole(path, entry) or _adopt(entry, path, ledger):
+    if ledger.whole(path, entry) or _adopt(entry, path, ledger, check):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    restarting(remote, entry, meter, lambda now: _fetch_once(remote, now, path, ledger, meter))
+    restarting(
+        remote, entry, meter, lambda now: _fetch_once(remote, now, path, ledger, meter, check)
+    )
     return path
 
 
@@ -82,32 +101,30 @@ def pieces_of(path: Path) -> Iterator[bytes]:
             yield block
 
 
-def _adopt(entry: Entry, path: Path, ledger: Ledger) -> bool:
+def _adopt(entry: Entry, path: Path, ledger: Ledger, check: Check) -> bool:
     """Take a file that someone put there by other means, if its MD5 is the server's.
 
-    Files uploaded in parts (all betas) have no MD5 there; of these size and gzip's own checksum.
+    Files uploaded in parts have no MD5 there; of these size and what the content says of itself.
     """
     if not path.is_file() or path.stat().st_size != entry.size:
         return False
-    if entry.md5 is None:
-        if not path.name.endswith(".gz") or ledger.name(path) in ledger.records:
+    if entry.md5 is None and ledger.name(path) in ledger.records:
+        return False
+    if entry.md5 is not None and hash_file(path, "md5") != entry.md5:
+        return False
+    sha256 = hash_file(path)
+    try:
+        if entry.md5 is None and not check(path, path.name, sha256):
             return False
-        try:
-            check_content(path, path.name)
-        except DamagedError:
-            return False
-    else:
-        with open(path, "rb") as file:
-            if hashlib.file_digest(file, "md5").hexdigest() != entry.md5:
-                return False
-    sha256 = hashlib.sha256()
-    for block in pieces_of(path):
-        sha256.update(block)
-    ledger.add(path, sha256.hexdigest(), entry)
+    except (DamagedError, ForeignError):
+        return False
+    ledger.add(path, sha256, entry)
     return True
 
 
-def _fetch_once(remote: Remote, entry: Entry, path: Path, ledger: Ledger, meter: Meter) -> None:
+def _fetch_once(
+    remote: Remote, entry: Entry, path: Path, ledger: Ledger, meter: Meter, check: Check
+) -> None:
     part = part_path(path, entry)
     for stale in path.parent.glob(f".{path.name}.*.part"):
         if stale != part:
@@ -116,8 +133,8 @@ def _fetch_once(remote: Remote, entry: Entry, path: Path, ledger: Ledger, meter:
         part.unlink(missing_ok=True)
     try:
         sha256 = _grow(remote, entry, part, meter)
-        check_content(part, path.name)
-    except (ChangedError, DamagedError):
+        check(part, path.name, sha256)
+    except (ChangedError, DamagedError, ForeignError):
         meter.add(-min(part.stat().st_size, entry.size) if part.exists() else 0)
         part.unlink(missing_ok=True)
         raise
@@ -183,23 +200,3 @@ class Fingerprint:
             )
         if self.entry.md5 is not None and not self.matches():
             raise DamagedError(f"{self.entry.key} does not have the MD5 that the server states")
-
-
-def check_content(path: Path, name: str) -> None:
-    """Read a compressed file to its end, because a file can be cut off at its source too.
-
-    Raises
-    ------
-    DamagedError
-        If its own checksums disagree.
-    """
-    try:
-        if name.endswith(".gz"):
-            with uncompress(pieces_of(path)) as stream:
-                while stream.read(_BLOCK):
-                    pass
-        elif name.endswith(".png"):
-            with Image.open(path, formats=["PNG"]) as image:
-                image.load()
-    except (*DAMAGE, OSError, SyntaxError, ValueError) as error:
-        raise DamagedError(f"{name} cannot be read to its end ({error})") from error

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 
-from nbutils.nsd.download.progress import Meter, Stopped
+from nbutils.transfer.progress import Meter, Stopped
 
 Job = Callable[[], object]
 

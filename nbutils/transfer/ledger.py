@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nbutils.nsd.download.transport import Entry, FetchError
+from nbutils.transfer.transport import Entry, FetchError
 
 _FIELDS = ("path", "bytes", "mtime_ns", "sha256")
 
@@ -138,7 +138,7 @@ class Ledger:
         return True
 
 
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file's whole content."""
+def hash_file(path: Path, algorithm: str = "sha256") -> str:
+    """Return the SHA-256 (or another hash) of a file's whole content."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()

@@ -1,26 +1,30 @@
-"""Bytes from the two servers, through cut connections: our thin layer over obstore.
+"""Bytes from servers, through cut connections: our thin layer over obstore.
 
 obstore asks once and says what happened; the attempts, the waits between them and the byte to go
-on at are decided here, because betas are uncompressed while they arrive and must not start again.
+on at are decided here, because what is worked on while it arrives must not start again.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError
+from obstore.exceptions import (
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 from obstore.store import HTTPStore, S3Store
 
-from nbutils.nsd.download.progress import Meter
+from nbutils.transfer.progress import Meter
 
-COCO_SHA1 = "8551ee4bb5860311e79dace7e79cb91e432e78b3"
-"""Of COCO's annotations_trainval2017.zip, as GluonCV's download script lists it."""
 _PIECE = 128 * 1024
+_HOPELESS = (FileNotFoundError, PermissionDeniedError, UnauthenticatedError)
 _PLAIN_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 
 
@@ -59,54 +63,32 @@ class Retry:
         return random.uniform(longest / 2, longest)
 
 
-@dataclass(frozen=True)
-class Servers:
-    """Where the data come from.
+def client_options(retry: Retry, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return how obstore's stores are to connect.
 
-    Attributes
+    Parameters
     ----------
-    endpoint : S3 server with the bucket as the first part of its paths
-    bucket, region : NSD's, of the AWS Public Dataset Program
-    coco : folder with ``train2017``, ``val2017`` and ``annotations``
-    annotations_sha1 : of COCO's annotations zip; None trusts the checksums inside the zip
-    retry : Retry
+    retry : its `stall` is the time without a byte after which a connection counts as cut
+    headers : sent with every request, such as an access token; a redirection to another server
+        goes without it
     """
+    seconds = f"{max(1, round(retry.stall))}s"
+    client = {
+        "allow_http": True,  # COCO has no other; its zip is held to a checksum
+        "connect_timeout": seconds,
+        "read_timeout": seconds,
+        "timeout": "1 day",  # of a whole file, which obstore would end after 30 s
+    }
+    return {
+        "client_options": client | ({"default_headers": dict(headers)} if headers else {}),
+        "retry_config": {"max_retries": 0},
+    }
 
-    endpoint: str = "https://s3.us-east-2.amazonaws.com"
-    bucket: str = "natural-scenes-dataset"
-    region: str = "us-east-2"
-    coco: str = "http://images.cocodataset.org"
-    annotations_sha1: str | None = COCO_SHA1
-    retry: Retry = field(default_factory=Retry)
 
-    def open_bucket(self) -> Remote:
-        """Return NSD's bucket, read without an account."""
-        store = S3Store(
-            self.bucket,
-            region=self.region,
-            # Named even where it is Amazon's own, so that no AWS_ENDPOINT takes its place.
-            endpoint=self.endpoint.rstrip("/"),
-            virtual_hosted_style_request=False,
-            skip_signature=True,
-            **self._client(),
-        )
-        return Remote(store, self.endpoint, self.retry)
-
-    def open_coco(self) -> Remote:
-        """Return COCO's server."""
-        return Remote(HTTPStore(self.coco.rstrip("/"), **self._client()), self.coco, self.retry)
-
-    def _client(self) -> dict[str, Any]:
-        seconds = f"{max(1, round(self.retry.stall))}s"
-        return {
-            "client_options": {
-                "allow_http": True,  # COCO has no other; its zip is held to a checksum
-                "connect_timeout": seconds,
-                "read_timeout": seconds,
-                "timeout": "1 day",  # of a whole file, which obstore would end after 30 s
-            },
-            "retry_config": {"max_retries": 0},
-        }
+def open_http(address: str, retry: Retry, headers: Mapping[str, str] | None = None) -> Remote:
+    """Return a web server; keys are the paths below `address`."""
+    store = HTTPStore(address.rstrip("/"), **client_options(retry, headers))
+    return Remote(store, address, retry)
 
 
 @dataclass(frozen=True)
@@ -217,7 +199,8 @@ class Remote:
 
     def _open(self, entry: Entry, start: int, stop: int) -> Iterator[bytes]:
         options: dict[str, Any] = {"range": (start, stop)}
-        if entry.etag is not None:
+        # A weak tag never matches: the server would call every file replaced.
+        if entry.etag is not None and not entry.etag.startswith("W/"):
             options["if_match"] = entry.etag
         answer = obstore.get(self._store, entry.key, options=options)
         if answer.meta["size"] != entry.size or tuple(answer.range) != (start, stop):
@@ -241,7 +224,7 @@ class Remote:
                 self._wait_or_give_up(error, key, failures, meter)
 
     def _wait_or_give_up(self, error: Exception, key: str, failures: int, meter: Meter) -> None:
-        hopeless = isinstance(error, FileNotFoundError | PermissionDeniedError)
+        hopeless = isinstance(error, _HOPELESS)
         if hopeless or failures >= self.retry.attempts:
             raise FetchError(
                 f"{key} does not come from {self.address} ({_reason(error)}; {failures} attempts "

@@ -1,0 +1,1 @@
+"""Files from servers: resumed at the byte, checked, recorded, whatever they are."""
