@@ -124,9 +124,9 @@ def _document() -> dict:
 
 @functools.cache
 def notebooks() -> tuple[Notebook, ...]:
-    """Return all notebooks in their order."""
+    """Return all notebooks in the order in which they run: nearly that of their numbers."""
     entries = _document()["notebooks"]
-    listed = [
+    return tuple(
         Notebook(
             name=entry["name"],
             question=entry["question"],
@@ -136,8 +136,7 @@ def notebooks() -> tuple[Notebook, ...]:
             memory=float(entry["memory_gb"]),
         )
         for entry in entries
-    ]
-    return tuple(sorted(listed, key=lambda notebook: notebook.name))
+    )
 
 
 def highlights() -> dict[str, str]:
@@ -177,7 +176,7 @@ def maker(artifact: str) -> Notebook | None:
 def format_table() -> str:
     """Return the README's table of notebooks, in Markdown."""
     rows = ["| notebook | question | minutes | memory |", "|---|---|--:|--:|"]
-    for notebook in notebooks():
+    for notebook in sorted(notebooks(), key=lambda notebook: notebook.name):
         link = f"[{notebook.name}](notebooks/{notebook.name}.ipynb)"
         rows.append(
             f"| {link} | {notebook.question} | {notebook.minutes:g} | {notebook.memory:g} GB |"

@@ -98,7 +98,12 @@ def plan(
         If there is no such notebook.
     """
     found = [word if isinstance(word, Notebook) else manifest.find(word) for word in words]
-    chosen = sorted(found or manifest.notebooks(), key=lambda notebook: notebook.name)
+    order = [notebook.name for notebook in manifest.notebooks()]
+    # Notebooks of no list (a test's) come as they are given, before the others.
+    chosen = sorted(
+        found or manifest.notebooks(),
+        key=lambda one: order.index(one.name) if one.name in order else -1,
+    )
     given = dict(parameters or {})
     declared = {notebook.name: notebook.parameters() for notebook in chosen}
     known = sorted({name for cell in declared.values() for name in cell})

@@ -130,6 +130,22 @@ def load_images(study: Any, name: str, nsd_ids: NDArray[np.int64]) -> dict[str, 
     return found
 
 
+def load_own(study: Any, name: str, nsd_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Load a system's pictures from a subject's own responses, without its controls.
+
+    Parameters
+    ----------
+    study : `nbutils.study.Study`
+    name : of `SYSTEMS`
+    nsd_ids : (n,) images
+
+    Returns
+    -------
+    images : (n, ...) uint8
+    """
+    return take_rows(study, "images", SYSTEMS[name].images, nsd_ids)
+
+
 def first_sample(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return one picture per image, (n, H, W, 3): the first, where there are several samples."""
     return images[:, 0] if images.ndim == 5 else images
