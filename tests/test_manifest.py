@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def test_manifest_lists_exactly_the_notebooks_in_the_folder():
     on_disk = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-    assert [notebook.name for notebook in manifest.notebooks()] == on_disk
+    assert sorted(notebook.name for notebook in manifest.notebooks()) == on_disk
 
 
 def test_every_input_is_made_by_an_earlier_notebook():

@@ -57,7 +57,11 @@ def counts(full) -> dict[str, int]:
         named = full[name].named_parameters()
         return sum(p.numel() for key, p in named if not marks or any(m in key for m in marks))
 
-    image, data, time = count("image_flow"), count("text_data"), count("image_flow", "time_emb")
+    image, data, time = (
+        count("image_flow"),
+        count("text_data"),
+        count("image_flow", "time_embedding"),
+    )
     contexts = {kind: count("image_flow", f".{kind}.") for kind in ("image", "text")}
     text = data + time + sum(contexts.values())
     bert = count("optimus", "bert", "encode_latent")
