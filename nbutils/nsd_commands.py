@@ -49,6 +49,11 @@ def _add_fetch(fetch: argparse.ArgumentParser) -> None:
         help="keep the voxels that any of these label (default: nsdgeneral streams)",
     )  # fmt: skip
     fetch.add_argument("--keep-raw", action="store_true", help="keep the .nii.gz of the betas")
+    fetch.add_argument(
+        "--surfaces", action=argparse.BooleanOptionalAction,
+        help="the subject's inflated cortex, to draw maps on, about 35 MB; by default with the "
+        "first fetch of a subject, and later as that one was",
+    )  # fmt: skip
     fetch.add_argument("--replace", action="store_true", help="drop sessions of other atlases")
     fetch.add_argument("--workers", type=int, default=4, help="sessions at a time; 4 by default")
     fetch.add_argument("--accept-terms", action="store_true", help="you read and accept the terms")
@@ -108,6 +113,7 @@ def _fetch(options: argparse.Namespace) -> None:
         "images": options.images,
         "atlases": options.atlases,
         "keep_raw": options.keep_raw,
+        "surfaces": options.surfaces,
         "servers": _servers(options),
     }
     for subject, sessions in plan.items():

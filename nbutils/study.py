@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from nbutils import artifacts, caveats, manifest
+from nbutils import agreement, artifacts, caveats
 from nbutils.artifacts import ArtifactError
 from nbutils.devices import find_device, find_precision
 from nbutils.parameters import (
@@ -24,12 +24,6 @@ from nbutils.parameters import (
     explain,
 )
 from nbutils.world import default_data, find_root
-
-UPSTREAM = (
-    *("sessions", "zscore", "alphas", "alpha_per", "preset", "n_train"),
-    *("vdvae_layers", "weights"),
-)
-"""Parameters that decide what an earlier notebook computed; two notebooks must agree on them."""
 
 
 class Study(BaseModel):
@@ -93,6 +87,8 @@ class Study(BaseModel):
         One chosen penalty for each feature space, or one for each of its numbers.
     iterations : int, optional
         Steps by which MindDiffuser's stage 2 changes an image, at most; by default the preset's.
+    learning_rate : float, optional
+        Size of these steps (Adam's rate); by default the published one.
     vdvae_layers : int, optional
         How many of VDVAE's latent layers are decoded; by default the world's.
     file_format : {"auto", "nii.gz", "hdf5", "masked"}
@@ -161,6 +157,7 @@ class Study(BaseModel):
     alphas: Literal["published", "gcv", "loo"] = "published"
     alpha_per: Literal["feature", "target"] = "feature"
     iterations: Count | None = None
+    learning_rate: Positive | None = None
     vdvae_layers: Count | None = None
     file_format: Literal["auto", "nii.gz", "hdf5", "masked"] = "auto"
     zscore: Literal["published", "session"] = "published"
@@ -335,43 +332,14 @@ class Study(BaseModel):
 
     def _read_record(self, kind: str, name: str) -> dict[str, Any]:
         path, artifact = self.path(kind, name), f"{kind}/{name}"
+        mine = self.world.name, self.subject
         if not path.is_file():
-            raise ArtifactError(self._explain_missing(path, artifact))
+            raise ArtifactError(agreement.explain_missing(path, artifact, *mine, self.results))
         record = artifacts.read_sidecar(path)
-        made_for = (record.get("world"), record.get("subject"), record.get("artifact"))
-        if made_for != (self.world.name, self.subject, artifact):
-            raise ArtifactError(
-                f"{path}: belongs to {made_for[2]} of world {made_for[0]}, subject {made_for[1]}; "
-                "move it away and make the right one"
-            )
-        self._hold_together(artifact, record)
+        agreement.require_owner(path, artifact, record, *mine)
+        agreement.require_same(artifact, record, self.describe(), self.model_fields_set)
         self._inputs[artifact] = record["sha256"]
         return record
-
-    def _hold_together(self, artifact: str, record: dict[str, Any]) -> None:
-        theirs, mine = record.get("parameters", {}), self.describe()
-        held = set(UPSTREAM) & self.model_fields_set & set(record.get("set", ()))
-        # What random weights made must never pass for a result, whoever reads it.
-        held |= {"weights"} if theirs.get("weights") == "random" else set()
-        for key in sorted(held):
-            if theirs.get(key) != mine[key]:
-                notebook = manifest.maker(artifact)
-                again = f"run {notebook.name} again" if notebook else "make it again"
-                raise ArtifactError(
-                    f"{artifact}: made with {key}={theirs.get(key)!r}, this study has "
-                    f"{key}={mine[key]!r}; {again}"
-                )
-
-    def _explain_missing(self, path: Path, artifact: str) -> str:
-        notebook = manifest.maker(artifact)
-        if notebook is None:
-            return f"{path}: not there, and no notebook is listed as making {artifact}"
-        command = f"python -m nbutils run {notebook.number}"
-        if self.world.name != "miniature" or self.subject != 1:
-            command += f" --world {self.world.name} --subject {self.subject}"
-        if self.results != find_root() / "results":
-            command += f" --out {self.results}"
-        return f"{path}: not there yet; {notebook.name} makes it (`{command}`)"
 
     # --- provenance
 

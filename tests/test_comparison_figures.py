@@ -42,6 +42,12 @@ def test_best_value_is_marked_and_what_its_interval_holds(table):
     assert figures.render(figure).ndim == 3
 
 
+def test_a_system_alone_is_not_marked_as_the_best(table):
+    figure = figures.comparison_table(table[table["system"] == "A"])
+    assert not [line for line in figure.axes[0].lines if line.get_linewidth() == 1.6]
+    assert not any("underlined" in text for text in texts(figure))
+
+
 def test_ablation_has_one_panel_for_layout_and_one_for_meaning():
     low = {"full": Score("PixCorr", 0.5, 0.4, 0.6, 0.1, None, 9)}
     low["without Z"] = Score("PixCorr", 0.2, 0.1, 0.3, 0.1, None, 9)

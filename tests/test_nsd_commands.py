@@ -63,10 +63,17 @@ def test_options_arrive(calls, tmp_path, capsys):
     options = calls[0][3]
     assert options["images"] == "coco" and options["atlases"] == ["nsdgeneral"]
     assert options["keep_raw"] and options["replace"] and options["workers"] == 2
+    assert options["surfaces"] is None
     assert options["servers"].endpoint == "http://x"
     assert options["servers"].coco == "http://images.cocodataset.org"
     assert options["servers"].annotations_sha1 == download.servers.COCO_SHA1
     assert "nsddata/lost.nii.gz" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("flag", "wanted"), [("--surfaces", True), ("--no-surfaces", False)])
+def test_surfaces_are_named_or_left_out(calls, tmp_path, flag, wanted):
+    assert main(f"nsd fetch --sessions 1 {flag} --accept-terms --data {tmp_path}".split()) == 0
+    assert calls[0][3]["surfaces"] is wanted
 
 
 @pytest.mark.parametrize(("spec", "last"), [("full", 32), ("classic", 29), ("5-20", 20)])

@@ -9,7 +9,7 @@ from nbutils.benchmarks import work
 from nbutils.benchmarks.bench import Bench, name_of
 from nbutils.benchmarks.results import Row
 from nbutils.benchmarks.work import Work
-from nbutils.networks.building import FULL_PRECISION
+from nbutils.networks.inventory import FULL_PRECISION
 
 
 def run(bench: Bench) -> None:

@@ -1,27 +1,20 @@
 """Features of the frozen networks, extracted in one pass over the images.
 
-Every feature is streamed to ``<name>.npy.part``, row after row, with a marker beside it that says
-how many rows are safe on disk. A run that was killed goes on there and gives the same bytes. The
-final names appear only when every row is written: ``<name>.npy``, and ``<name>.features.json``
-with the images of the rows, a hash of the network's weights and the options, so that features of
-an earlier version are never taken for the present ones.
+Every feature is streamed to a file that survives a kill at any moment (`nbutils.decoding.rows`).
+Its record holds the images of the rows, a hash of the network's weights and the options, so that
+features of an earlier version are never taken for the present ones.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
@@ -35,7 +28,8 @@ from nbutils.decoding.encoders import (
     choose_captions,
     encoder,
 )
-from nbutils.decoding.store import Features, open_features, sidecar
+from nbutils.decoding.rows import RowFile, digest, is_finished, to_half
+from nbutils.decoding.store import Features, open_features
 
 __all__ = ["Features", "extract", "open_features"]
 
@@ -94,60 +88,12 @@ def extract(
     parts = []
     for name in names:
         record = _describe(name, options, stimuli, captions, ids) | {"weights": weights[name]}
-        if not _is_finished(folder / f"{name}.npy", record, replace):
+        if not is_finished(folder / f"{name}.npy", record, replace):
             parts.append(_Part(folder / f"{name}.npy", record, encoder(name, networks, options)))
     if parts:
         folder.mkdir(parents=True, exist_ok=True)
         _run(parts, stimuli, captions, ids, batch_size, progress)
     return {name: open_features(folder / f"{name}.npy") for name in names}
-
-
-def write_rows(
-    path: str | Path,
-    name: str,
-    nsd_ids: ArrayLike,
-    compute: Callable[[slice], ArrayLike],
-    note: dict[str, Any],
-    *,
-    batch_size: int = 64,
-    replace: bool = False,
-    progress: bool = True,
-) -> Features:
-    """Store what a computation gives for each image, resumable as `extract` is.
-
-    Parameters
-    ----------
-    path : the ``.npy`` file
-    name : of the computation, for the progress bar and the record
-    nsd_ids : (n_images,) int, images without repetition
-    compute : slice of the images -> (n, k) numbers
-    note : what else decides the values; a file with another note is not taken for this one
-    batch_size, replace, progress : as in `extract`
-
-    Raises
-    ------
-    ValueError
-        If the file holds something else, or a value is too large for float16.
-    """
-    ids, path = np.asarray(nsd_ids, dtype=np.int64), Path(path)
-    # As JSON gives it back, so that a finished file is known again.
-    record = json.loads(json.dumps({"feature": name, "nsd_id": ids.tolist()} | note))
-    if _is_finished(path, record, replace):
-        return open_features(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = _Part(path, record, compute)
-    with (
-        closing(part),
-        tqdm(
-            total=len(ids), initial=part.done, desc=name, unit="image", disable=not progress
-        ) as bar,
-    ):
-        while part.done < len(ids):
-            rows = slice(part.done, min(part.done + batch_size, len(ids)))
-            part.write(_half(compute(rows), name))
-            bar.update(rows.stop - rows.start)
-    part.finish()
-    return open_features(path)
 
 
 def _check(names: Sequence[str], captions: Captions | None, ids: NDArray) -> None:
@@ -192,104 +138,16 @@ def _describe(
     """What decides the values of a feature, weights excepted, as it is kept beside the array."""
     record = {"feature": name, "options": options.of(name), "nsd_id": ids.tolist()}
     if name in FROM_CAPTIONS:
-        return record | {"captions": _digest(choose_captions(captions or (), options))}
+        return record | {"captions": digest(choose_captions(captions or (), options))}
     return record | {"images": getattr(stimuli, "source", None)}
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def _is_finished(path: Path, record: dict, replace: bool) -> bool:
-    if not (path.is_file() and sidecar(path).is_file()):
-        return False
-    if json.loads(sidecar(path).read_text()) == record:
-        _marker(path).unlink(missing_ok=True)  # killed between the last rename and this
-        return True
-    if not replace:
-        raise ValueError(
-            f"{path} holds other features (other images, network or options); remove it, "
-            "choose another folder, or say replace=True."
-        )
-    return False
-
-
-class _Part:
-    """A feature that is being written: rows in order, each batch safe before it is counted.
-
-    The file is written, not mapped: pages of a map that was written to stay in memory until the
-    system takes them back.
-    """
+class _Part(RowFile):
+    """A feature that is being extracted: its file, and what computes the rows."""
 
     def __init__(self, path: Path, record: dict, encode: Encode) -> None:
-        self.path, self.record, self.encode = path, record, encode
-        self.name, self.n_rows = record["feature"], len(record["nsd_id"])
-        self.from_images = self.name not in FROM_CAPTIONS
-        self.key = _digest(record)
-        self.file: IO[bytes] | None = None
-        self.row_bytes = 0
-        self.done = self._find_done()
-
-    @property
-    def missing_bytes(self) -> int:
-        """Bytes still to be written, once the first batch has shown the size of a row."""
-        return (self.n_rows - self.done) * self.row_bytes
-
-    def write(self, values: NDArray[np.float16]) -> None:
-        """Append rows."""
-        if self.file is None:
-            self.file = self._open(values.shape[1:])
-            self.row_bytes = values[:1].nbytes
-        self.file.write(np.ascontiguousarray(values))
-        self.file.flush()
-        # After a power cut the marker must not promise rows that never reached the disk.
-        os.fsync(self.file.fileno())
-        self.done += len(values)
-        _replace_text(_marker(self.path), json.dumps({"record": self.key, "done": self.done}))
-
-    def finish(self) -> None:
-        """Give the files their final names."""
-        self.close()
-        # The sidecar goes first, and never beside an older array: what bears the final name is
-        # whole.
-        self.path.unlink(missing_ok=True)
-        _replace_text(sidecar(self.path), json.dumps(self.record))
-        os.replace(_unfinished(self.path), self.path)
-        _marker(self.path).unlink()
-
-    def close(self) -> None:
-        if self.file is not None:
-            self.file.close()
-            self.file = None
-
-    def _find_done(self) -> int:
-        """Rows that an earlier run of the same extraction left on disk."""
-        try:
-            found = json.loads(_marker(self.path).read_text())
-            shape, start = _read_header(_unfinished(self.path))
-            size = _unfinished(self.path).stat().st_size
-        except (FileNotFoundError, ValueError):  # none, or none that can be read
-            return 0
-        if not isinstance(found, dict) or found.get("record") != self.key:
-            return 0
-        done, whole = found["done"], (size - start) // (2 * math.prod(shape[1:]))
-        return done if shape[0] == self.n_rows and done <= whole else 0
-
-    def _open(self, row_shape: tuple[int, ...]) -> IO[bytes]:
-        shape, path = (self.n_rows, *row_shape), _unfinished(self.path)
-        if not self.done:
-            file = path.open("wb")
-            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            return file
-        found, start = _read_header(path)
-        if found != shape:
-            raise ValueError(f"{path} has rows of {found[1:]}, not {row_shape}; remove it.")
-        file = path.open("r+b")
-        # A batch whose marker was never written may be there in part; it is written again.
-        file.truncate(start + self.done * 2 * math.prod(row_shape))
-        file.seek(0, os.SEEK_END)
-        return file
+        super().__init__(path, record)
+        self.encode, self.from_images = encode, self.name not in FROM_CAPTIONS
 
 
 def _run(
@@ -336,7 +194,7 @@ def _extend(
         values = part.encode(pixels[skip:], [[]] * len(ids[rows]), ids[rows])
     else:
         values = part.encode(None, captions[rows], ids[rows])
-    part.write(_half(values, part.name))
+    part.write(to_half(values, part.name))
 
 
 def _read_ahead(
@@ -362,41 +220,3 @@ def _check_disk(parts: Sequence[_Part]) -> None:
             f"{folder} has {free / 1e9:.1f} GB left, the features still need {missing / 1e9:.1f} "
             "GB; make room or choose another folder."
         )
-
-
-def _half(values: NDArray | torch.Tensor, name: str) -> NDArray[np.float16]:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().float().cpu().numpy()
-    with np.errstate(over="ignore"):  # reported as a sentence below
-        half = np.asarray(values).astype(np.float16)
-    if not np.isfinite(half).all():
-        raise ValueError(
-            f"{name} gave values that float16 cannot hold; check the images and the weights."
-        )
-    return half
-
-
-def _read_header(path: Path) -> tuple[tuple[int, ...], int]:
-    """Shape of an ``.npy`` file and where its rows begin; ValueError where it is no such file."""
-    with path.open("rb") as file:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError(f"{path} is not a file of features.")
-        shape, _, _ = np.lib.format.read_array_header_1_0(file)
-        return shape, file.tell()
-
-
-def _replace_text(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
-
-
-def _marker(path: Path) -> Path:
-    return path.with_name(path.name + ".part.json")

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from nbutils.artifacts import hash_file
-from nbutils.decoding.features import write_rows
+from nbutils.decoding.rows import write_rows
 from nbutils.decoding.store import Features
 from nbutils.networks.sampling import Flow, add_noise, ddim, noise_for, plan_steps
 from nbutils.networks.stable import stable_flow

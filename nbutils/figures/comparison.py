@@ -33,8 +33,8 @@ def comparison_table(
     Returns
     -------
     Figure
-        One block per system, one column per measure. A line marks the best value of a column, and
-        others whose interval holds it.
+        One block per system, one column per measure. Among several systems a line marks the best
+        value of a column, and others whose interval holds it.
     """
     measures, systems = list(table["measure"].unique()), list(table["system"].unique())
     below = [name for name in table if name not in _PLAIN and table[name].notna().any()]
@@ -51,13 +51,14 @@ def comparison_table(
     for row, system in enumerate(systems):
         lines = table[table["system"] == system].set_index("measure").reindex(measures)
         _draw_block(ax, system, lines, below, top + block * row, left, width)
-    for k, name in enumerate(measures):
-        best = _find_best(table[table["measure"] == name], name in lower_is_better)
-        _mark_best(ax, [systems.index(system) for system in best], k, top, block, left)
     note = (
-        "in brackets: 95 % bootstrap interval over images; grey rows: the same measure of a "
-        "control; underlined: the best, and what its interval holds"
+        "in brackets: 95 % bootstrap interval over images; grey rows: the same measure of a control"
     )
+    if len(systems) > 1:
+        note += "; underlined: the best, and what its interval holds"
+        for k, name in enumerate(measures):
+            best = _find_best(table[table["measure"] == name], name in lower_is_better)
+            _mark_best(ax, [systems.index(system) for system in best], k, top, block, left)
     ax.text(0.12, height - 0.14, note, fontsize=7, color=GREY, va="center")
     return ax.get_figure(root=True)
 

@@ -118,16 +118,34 @@ def load_images(study: Any, name: str, nsd_ids: NDArray[np.int64]) -> dict[str, 
     -------
     images : condition -> (n, ...) uint8; "own responses" first
     """
-    stem, suffix = SYSTEMS[name].images.rsplit(".", 1)
-    files = {kind: f"{stem}{end}.{suffix}" for kind, end in CONDITIONS.items()}
+    return _load_conditions(study, "images", SYSTEMS[name].images, nsd_ids)
+
+
+def load_captions(study: Any, name: str, nsd_ids: NDArray[np.int64]) -> dict[str, list[str]]:
+    """Load what a system says about some images, and its controls, as `load_images` does.
+
+    Parameters
+    ----------
+    study : `nbutils.study.Study`
+    name : of `SYSTEMS`
+    nsd_ids : (n,) images
+
+    Returns
+    -------
+    captions : condition -> n sentences, "own responses" first; empty where the system says nothing
+    """
+    file = SYSTEMS[name].captions
+    return {} if file is None else _load_conditions(study, "captions", file, nsd_ids)
+
+
+def _load_conditions(study: Any, kind: str, own: str, nsd_ids: NDArray[np.int64]) -> dict[str, Any]:
+    """Rows of an artifact and of its controls, where they were saved and have rows."""
+    stem, suffix = own.rsplit(".", 1)
+    files = {condition: f"{stem}{end}.{suffix}" for condition, end in CONDITIONS.items()}
     files[CEILING] = f"{stem}_ground_truth.{suffix}"
-    found = {}
-    for condition, file in files.items():
-        if study.path("images", file).is_file():
-            rows = take_rows(study, "images", file, nsd_ids)
-            if rows is not None:
-                found[condition] = rows
-    return found
+    there = {c: file for c, file in files.items() if study.path(kind, file).is_file()}
+    found = {c: take_rows(study, kind, file, nsd_ids) for c, file in there.items()}
+    return {condition: rows for condition, rows in found.items() if rows is not None}
 
 
 def load_own(study: Any, name: str, nsd_ids: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -24,9 +24,14 @@ from nbutils.metrics.bootstrap import derange
 from nbutils.nsd.betas import Responses, load_responses, noise_free
 from nbutils.nsd.layout import Layout
 from nbutils.nsd.rois import roi
+from nbutils.nsd.single_trials import load_trials
 from nbutils.nsd.trials import trials
+from nbutils.systems.settings_takagi import TakagiSettings
+from nbutils.systems.takagi_decoding import ATLAS, find_voxels, standardise
 
 Float = NDArray[np.float32]
+Brain = tuple[int, NDArray[np.int64]]
+"""A subject, 1-based, and voxels of it as flat C-order indices."""
 
 CONDITIONS: dict[str, str] = {
     "own responses": "",
@@ -140,22 +145,18 @@ def swap_subject(own: Responses, other: Responses, layout: Layout) -> Float:
         raise ValueError(
             f"subject {own.subject} on both sides; the control needs another subject's responses."
         )
-    return _put_in_place(layout, own.subject, own.voxels, own.test_id, other)
+    test = Features(other.test, other.test_id)
+    return _put_in_place(
+        layout, own.test_id, test, (own.subject, own.voxels), (other.subject, other.voxels)
+    )
 
 
 def _put_in_place(
-    layout: Layout,
-    subject: int,
-    voxels: NDArray[np.int64],
-    nsd_ids: NDArray[np.int64],
-    other: Responses,
+    layout: Layout, nsd_ids: NDArray[np.int64], test: Features, own: Brain, other: Brain
 ) -> Float:
     """Arrange another subject's test responses by one's own images and voxels."""
-    rows = Features(other.test, other.test_id).rows(nsd_ids)
-    match = match_voxels(
-        code_regions(layout, subject, voxels), code_regions(layout, other.subject, other.voxels)
-    )
-    return other.test[rows][:, match]
+    match = match_voxels(code_regions(layout, *own), code_regions(layout, *other))
+    return test.array[test.rows(nsd_ids)][:, match]
 
 
 def borrow_responses(
@@ -183,12 +184,64 @@ def borrow_responses(
     responses : (n_images, n_voxels) float32, see `swap_subject`; None if nobody can stand in
     """
     ids = np.asarray(nsd_ids, dtype=np.int64)
+    other = _find_stand_in(layout, subject, ids, others)
+    if other is None:
+        return None
+    found = load_responses(layout, other, progress=progress)
+    test = Features(found.test, found.test_id)
+    return _put_in_place(layout, ids, test, (subject, voxels), (other, found.voxels))
+
+
+def borrow_streams(
+    layout: Layout,
+    subject: int,
+    nsd_ids: ArrayLike,
+    others: Iterable[int],
+    settings: TakagiSettings,
+    *,
+    progress: bool = False,
+) -> tuple[Float, Float] | None:
+    """Load another subject's responses for Takagi & Nishimoto's two maps, one region at a time.
+
+    Like `borrow_responses`, but a voxel of `region_z` gets one of the other's `region_z`, and
+    within it one of the same area where there is one; and the averages are scaled as the system
+    scales its own, by the other's single trials.
+
+    Parameters
+    ----------
+    layout, subject, nsd_ids, others, progress : as in `borrow_responses`
+    settings : regions, voxels and scaling
+
+    Returns
+    -------
+    for_z, for_c : (n_images, n_voxels of the region) float32; None if nobody can stand in
+    """
+    ids = np.asarray(nsd_ids, dtype=np.int64)
+    other = _find_stand_in(layout, subject, ids, others)
+    if other is None:
+        return None
+    mine, theirs = (find_voxels(layout, who, settings) for who in (subject, other))
+    recorded = load_trials(layout, other, voxels=theirs, progress=progress)
+
+    def borrow(region: str) -> Float:
+        here = roi(layout, subject, ATLAS, region, voxels=mine)
+        there = roi(layout, other, ATLAS, region, voxels=theirs)
+        scaled = standardise(recorded, there, settings)
+        test = Features(scaled.test, scaled.test_id)
+        return _put_in_place(layout, ids, test, (subject, mine[here]), (other, theirs[there]))
+
+    return borrow(settings.region_z), borrow(settings.region_c)
+
+
+def _find_stand_in(
+    layout: Layout, subject: int, nsd_ids: NDArray[np.int64], others: Iterable[int]
+) -> int | None:
+    """Return the first other subject whose betas are on disk and who saw all images."""
     for other in others:
         if other == subject or not _on_disk(layout, other):
             continue
-        if np.isin(ids, trials(layout, other)["nsd_id"]).all():
-            found = load_responses(layout, other, progress=progress)
-            return _put_in_place(layout, subject, voxels, ids, found)
+        if np.isin(nsd_ids, trials(layout, other)["nsd_id"]).all():
+            return other
     return None
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -15,78 +14,11 @@ from nbutils.networks.classifier import SceneClassifier
 from nbutils.networks.clip import ClipEncoder
 from nbutils.networks.config import NetworksConfig
 from nbutils.networks.control import ControlEncoder
+from nbutils.networks.inventory import section
 from nbutils.networks.optimus import Optimus
 from nbutils.networks.stable import StableText, build_stable_unet
 from nbutils.networks.vdvae import VDVAE
 from nbutils.networks.versatile import TextUNet, build_flows, build_image_unet, mixers
-
-NAMES = (
-    *("clip", "autokl", "optimus", "vdvae", "classifier", "image_unet", "text_unet"),
-    *("stable_unet", "stable_text", "stable_autokl", "control"),
-)
-
-FULL_PRECISION = ("vdvae", "classifier")
-# In half precision the chain of VDVAE latents drifts, and the classifier is a measuring instrument.
-
-TOKENIZERS = {"clip": ("clip",), "optimus": ("bert", "gpt2"), "stable_text": ("clip",)}
-"""Tokenizers that a network reads or writes text with."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Tensors that are read and given back together: those of one file, or some of them."""
-
-    network: str
-    file: str
-    holds: Callable[[str], bool]
-
-
-def is_image_data(key: str) -> bool:
-    """Tell whether a tensor of the image U-Net is used by the image flow alone."""
-    return ".attentions." not in key and not key.startswith("time_embedding.")
-
-
-def _all(key: str) -> bool:
-    return True
-
-
-PARTS = {
-    name: Part(name, name, _all) for name in NAMES if name not in ("image_unet", "text_unet")
-} | {
-    "image_data": Part("image_unet", "image_flow", is_image_data),
-    # Mixers and time embedding belong to the image U-Net and serve both flows.
-    "mixers": Part("image_unet", "image_flow", lambda key: not is_image_data(key)),
-    "text_data": Part("text_unet", "text_data", _all),
-}
-
-
-def parts_of(name: str) -> tuple[str, ...]:
-    """Name the parts that a network needs."""
-    own = {"image_unet": ("mixers", "image_data"), "text_unet": ("mixers", "text_data")}
-    return own.get(name, (name,))
-
-
-def section(config: NetworksConfig, name: str) -> dict:
-    """Return the sizes of one network.
-
-    Raises
-    ------
-    ValueError : this directory has none
-    """
-    if name in ("image_unet", "text_unet"):
-        return vars(config.versatile)
-    head, _, tail = name.partition("_")
-    found = config.stable.get(tail) if head == "stable" else getattr(config, name)
-    if not found:
-        raise ValueError(f"networks.json has no {name!r}: this world does not have that network")
-    return found
-
-
-def available(config: NetworksConfig) -> tuple[str, ...]:
-    """Name the networks that a configuration has."""
-    optional = {"classifier": config.classifier, "control": config.control}
-    optional |= {name: config.stable for name in NAMES if name.startswith("stable_")}
-    return tuple(name for name in NAMES if optional.get(name, True))
 
 
 def build(
@@ -98,7 +30,7 @@ def build(
 
     Parameters
     ----------
-    name : one of `NAMES`
+    name : one of `nbutils.networks.inventory.NAMES`
     config : its sizes
     tokenizers : those it needs to read or write text; without them it takes and gives ids
 

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nbutils.networks.building import FULL_PRECISION
 from nbutils.networks.checkpoints_parts import (
     CLIP_VIT_L14,
     KL_F8,
@@ -31,6 +30,7 @@ from nbutils.networks.checkpoints_reading import read_source
 from nbutils.networks.checkpoints_versatile import map_versatile
 from nbutils.networks.config import FULL, NetworksConfig
 from nbutils.networks.control import VIT_B_32
+from nbutils.networks.inventory import FULL_PRECISION
 from nbutils.networks.stable import STABLE_V1_4
 from nbutils.networks.weights.faults import find_fault
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -21,24 +21,13 @@ from transformers import PreTrainedTokenizerFast
 
 from nbutils import caveats
 from nbutils.devices import find_device, find_precision
-from nbutils.networks import random_weights
 from nbutils.networks.autokl import AutoKL
 from nbutils.networks.borrowed import Borrowed
-from nbutils.networks.building import (
-    FULL_PRECISION,
-    NAMES,
-    PARTS,
-    TOKENIZERS,
-    build,
-    build_text_flow,
-    empty_weights,
-    parts_of,
-    section,
-)
+from nbutils.networks.building import build
 from nbutils.networks.classifier import SceneClassifier
 from nbutils.networks.clip import ClipEncoder
 from nbutils.networks.config import NetworksConfig
-from nbutils.networks.filling import empty, existing, place, place_buffers, read_tensors
+from nbutils.networks.inventory import FULL_PRECISION, NAMES
 from nbutils.networks.memory import (
     MemoryPlan,
     choose_plan,
@@ -50,16 +39,13 @@ from nbutils.networks.memory import (
     weights_bytes,
 )
 from nbutils.networks.optimus import Optimus
+from nbutils.networks.residents import Residents
 from nbutils.networks.vdvae import VDVAE
 from nbutils.networks.versatile import TextUNet
 
 __all__ = ["FULL_PRECISION", "NAMES", "Networks", "build", "load"]
 
 T = TypeVar("T")
-
-FLOWS = ("image_unet", "text_unet", "stable_unet")
-CHANNELS_LAST = ("image_unet", "stable_unet", "autokl", "stable_autokl")
-"""Networks of convolutions over images, which a GPU runs faster with the channels last."""
 
 
 def load(
@@ -134,9 +120,9 @@ class Networks:
         release_all(self.device)
         free = find_free(self.device)
         self.plan = choose_plan(memory, self.config, self.dtype, self.device, free)
-        self._modules: dict[str, nn.Module] = {}
-        self._used: set[str] = set()
-        self._filled: set[str] = set()
+        self._residents = Residents(
+            self.directory, self.config, self.device, self.dtype, weights, compiled
+        )
         self._unconditional: dict[str, dict[str, Tensor]] = {}
         self._twin: Networks | None = None
         _OPEN.add(self)
@@ -155,7 +141,8 @@ class Networks:
         )
 
     def __repr__(self) -> str:
-        return f"Networks({str(self.directory)!r}, {self.plan.name}, loaded={sorted(self._used)})"
+        loaded = sorted(self._residents.used)
+        return f"Networks({str(self.directory)!r}, {self.plan.name}, {loaded=})"
 
     @property
     def clip(self) -> ClipEncoder:
@@ -234,10 +221,7 @@ class Networks:
 
     def tokenizer(self, name: str) -> PreTrainedTokenizerFast:
         """Read the tokenizer "clip", "bert" or "gpt2"; with random weights one may be made up."""
-        path = self.directory / f"tokenizers/{name}/tokenizer.json"
-        if self.weights == "random" and not path.is_file():
-            return random_weights.make_tokenizer(name, self.config)
-        return PreTrainedTokenizerFast(tokenizer_file=str(existing(path)))
+        return self._residents.tokenizer(name)
 
     def unconditional(self, kind: str) -> dict[str, Tensor]:
         """Return the contexts of "no condition", computed once for each kind.
@@ -313,82 +297,24 @@ class Networks:
         """
         for name in names:
             _check_name(name)
-        self._keep(self._used.difference(names) if names else set())
+        self._residents.keep(self._residents.used.difference(names) if names else set())
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         elif self.device.type == "mps":
             torch.mps.empty_cache()
 
-    # --- filling and emptying
-
     @torch.inference_mode(False)  # or weights first asked for inside it could not be used outside
     def _get(self, name: str) -> Any:
-        net = self._find_module(name)
+        net = self._residents.find(name)
         if isinstance(net, AutoKL):
             net.batch_size = self.plan.decode_batch
-        if name in self._used and self._filled.issuperset(parts_of(name)):
-            return net
-        stay = choose_stay(self.plan.keep, name, self._used)
-        if not stay.issuperset(self._used):
-            self.release(*(self._used - stay))
-        self._used.add(name)
-        for part in parts_of(name):
-            if part not in self._filled:
-                self._fill(part)
+        if not self._residents.holds(name):
+            stay = choose_stay(self.plan.keep, name, self._residents.used)
+            if not stay.issuperset(self._residents.used):
+                self.release(*(self._residents.used - stay))
+            self._residents.fill(name)
         return net
-
-    def _find_module(self, name: str) -> nn.Module:
-        """Return a network's module, built empty if this is the first time."""
-        if name in self._modules:
-            return self._modules[name]
-        section(self.config, name)
-        for part in parts_of(name) if self.weights == "stored" else ():
-            existing(self._file(part))
-        unet = self._find_module("image_unet") if name == "text_unet" else None
-        words = {one: self.tokenizer(one) for one in TOKENIZERS.get(name, ())}
-        with empty_weights():
-            net = build_text_flow(self.config, unet) if unet else build(name, self.config, words)
-        place_buffers(net, self.device, self._precision(name))
-        net.eval().requires_grad_(False)
-        if self.compiled and name in FLOWS:
-            net.compile()
-        self._modules[name] = net
-        return net
-
-    def _fill(self, part: str) -> None:
-        """Fill the tensors of one part, straight to their device and precision."""
-        name = PARTS[part].network
-        net, dtype = self._modules[name], self._precision(name)
-        last = self.device.type == "cuda" and name in CHANNELS_LAST
-        for key, tensor in self._read(part, dtype):
-            if last and tensor.ndim == 4:
-                tensor = tensor.contiguous(memory_format=torch.channels_last)
-            place(net, key, tensor)
-        self._filled.add(part)
-
-    def _read(self, part: str, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-        spec = PARTS[part]
-        shapes = {k: v.shape for k, v in self._modules[spec.network].state_dict().items()}
-        keys = [key for key in shapes if spec.holds(key)]
-        if self.weights == "random":
-            return random_weights.draw_tensors(spec.file, shapes, keys, self.device, dtype)
-        return read_tensors(self._file(part), shapes, keys, self.device, dtype)
-
-    def _keep(self, names: set[str]) -> None:
-        """Empty every part that none of these networks needs."""
-        parts = {part for name in names for part in parts_of(name)}
-        for part, spec in PARTS.items():
-            if part not in parts and spec.network in self._modules:
-                empty(self._modules[spec.network], spec.holds)
-                self._filled.discard(part)
-        self._used &= names
-
-    def _precision(self, name: str) -> torch.dtype:
-        return torch.float32 if name in FULL_PRECISION else self.dtype
-
-    def _file(self, part: str) -> Path:
-        return self.directory / f"{PARTS[part].file}.safetensors"
 
     def _read_config(self) -> NetworksConfig:
         path = self.directory / "networks.json"

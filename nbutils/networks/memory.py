@@ -16,16 +16,8 @@ from dataclasses import asdict, dataclass, replace
 import psutil
 import torch
 
-from nbutils.networks.building import (
-    FULL_PRECISION,
-    NAMES,
-    PARTS,
-    available,
-    build,
-    empty_weights,
-    parts_of,
-)
 from nbutils.networks.config import NetworksConfig
+from nbutils.networks.inventory import FULL_PRECISION, NAMES, PARTS, available, parts_of
 
 GIB = 2**30
 
@@ -132,6 +124,9 @@ def count_numbers(config: NetworksConfig) -> dict[str, int]:
 
 @functools.lru_cache(maxsize=8)
 def _count(text: str) -> tuple[tuple[str, int], ...]:
+    # Only here: whoever plans work in batches should not wait for the networks' libraries.
+    from nbutils.networks.building import build, empty_weights
+
     config = NetworksConfig.from_dict(json.loads(text))
     names, sizes = available(config), {}
     for name in names:

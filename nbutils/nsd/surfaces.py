@@ -1,8 +1,8 @@
 """The cortex as a surface: its meshes, and which voxel lies under every vertex.
 
 Meshes are FreeSurfer's. NSD's functional volumes are in no anatomical space, so positions cannot
-be read off an affine; NSD ships them instead, as one file for each depth of the cortex. A
-simulated brain has no surface.
+be read off an affine; NSD ships them instead, as one file for each depth of the cortex. These and
+the inflated meshes come with `python -m nbutils nsd fetch`. A simulated brain has no surface.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def read_surface(layout: Layout, subject: int, hemisphere: str, mesh: str = "inf
     """
     paths = surface_files(layout, subject, mesh)[hemisphere]
     for path in paths:
-        require(path, path.name, f"fetch {layout.key(path)} from NSD")
+        require(path, f"the surface file {layout.key(path)}", _remedy(layout, subject, path))
     coordinates, faces = nibabel.freesurfer.read_geometry(paths[0])
     curvature = nibabel.freesurfer.read_morph_data(paths[1])
     positions = np.stack([_read_positions(path) for path in paths[2:]])
@@ -129,6 +129,12 @@ def sample(
     counts = np.isfinite(found).sum(axis=0)
     total = np.nansum(found, axis=0)
     return np.where(counts > 0, total / np.maximum(counts, 1), np.nan).astype(np.float32)
+
+
+def _remedy(layout: Layout, subject: int, path: Path) -> str:
+    if any(path in fetched for fetched in surface_files(layout, subject).values()):
+        return f"run `python -m nbutils nsd fetch --subject {subject} --surfaces`"
+    return "copy this key from NSD's bucket, since `nsd fetch` brings the inflated mesh only"
 
 
 def _read_positions(path: Path) -> np.ndarray:

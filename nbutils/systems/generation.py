@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from nbutils.decoding.encoders import generators
-from nbutils.networks.batches import batches as batches
 from nbutils.networks.batches import run_batches
 from nbutils.networks.memory import MemoryPlan
 from nbutils.networks.sampling import Flow, ddim, noise_for

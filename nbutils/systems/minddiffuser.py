@@ -16,7 +16,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from nbutils.decoding.ridge import RidgeOperator
 from nbutils.decoding.store import Features
 from nbutils.decoding.voxels import SelectedVoxels
 from nbutils.networks.batches import run_batches
@@ -25,6 +24,7 @@ from nbutils.networks.stable import stable_flow
 from nbutils.systems.generation import decode_images, start_noise, take_inputs
 from nbutils.systems.minddiffuser_control import Steered, Target, Watch, steer
 from nbutils.systems.minddiffuser_painting import Painter, run_steps
+from nbutils.systems.minddiffuser_readings import Reading
 from nbutils.systems.settings_minddiffuser import MindDiffuserSettings
 
 FEATURES = ("stable_latent", "stable_text", "control", "control_embedding")
@@ -33,49 +33,16 @@ INPUTS, TARGETS = FEATURES[:2], FEATURES[2:]
 Float = NDArray[np.float32]
 
 
-def choose_entries(
-    operator: RidgeOperator,
-    control: Features,
-    alpha: float,
-    settings: MindDiffuserSettings,
-    *,
-    n_images: int = 1000,
-) -> NDArray[np.bool_]:
-    """Choose the numbers of the control layers that the brain predicts best.
-
-    Parameters
-    ----------
-    operator : ridge on the training responses
-    control : (n, layers, T, d) features of the training images
-    alpha : its penalty
-    settings : share that is chosen (`kept`), of each layer or of each token (`kept_per`)
-    n_images : training images, evenly spread, that are predicted from all others
-
-    Returns
-    -------
-    chosen : (layers, T, d) bool, those of highest correlation between leave-one-out prediction
-        and truth over training images
-    """
-    rows = np.linspace(0, operator.n_images - 1, min(n_images, operator.n_images)).astype(int)
-    truth = control.array.reshape(len(control.array), -1)[control.rows(operator.nsd_id[rows])]
-    r = np.empty(truth.shape[1])
-    for columns, found in operator.stream(operator.leave_one_out(alpha, rows), control):
-        r[columns] = _correlate(truth[:, columns], found)
-    r = r.reshape(control.array.shape[1:])
-    axes = (1, 2) if settings.kept_per == "layer" else 2
-    return r >= np.quantile(r, 1 - settings.kept, axis=axes, keepdims=True)
-
-
 def decode(
     ridge: SelectedVoxels,
     features: Mapping[str, Features],
     responses: ArrayLike,
     settings: MindDiffuserSettings,
-    chosen: NDArray[np.bool_],
+    reading: Reading,
     *,
     progress: bool = True,
 ) -> dict[str, Float]:
-    """Predict all that MindDiffuser needs, each number from voxels of its own.
+    """Predict all that MindDiffuser needs, each number of z and c from voxels of its own.
 
     Parameters
     ----------
@@ -83,34 +50,30 @@ def decode(
     features : `FEATURES` of the training images
     responses : (n, n_voxels), z-scored like the training responses
     settings : number of voxels, penalty, number of text tokens
-    chosen : (layers, T, d) numbers of the control layers to predict, from `choose_entries`
+    reading : what to predict of the control layers, from `find_reading`
     progress : show a progress bar for each feature
 
     Returns
     -------
     predicted : "stable_latent" (n, c, h, w); "stable_text" (n, tokens, d), whose first token is
-        that of the training images, a constant; "control" (n, layers, T, d), NaN where a number
-        was not chosen; "control_embedding" (n, p)
+        that of the training images, a constant; "control" (n, K), the numbers of `reading`;
+        "control_embedding" (n, p)
     """
 
-    def predict(name: str, array: NDArray, part: float = 0.0) -> Float:
-        count = settings.count_voxels(name, ridge.n_images, part)
+    def predict(name: str, array: NDArray) -> Float:
+        count = settings.count_voxels(name, ridge.n_images)
         stored = Features(array, features[name].nsd_id)
         return ridge.predict(
             responses, stored, count, settings.alpha, progress=progress, label=name
         )
 
-    text, layers = features["stable_text"].array, features["control"].array
+    text = features["stable_text"].array
     start = np.broadcast_to(text[0, :1], (len(responses), 1, text.shape[2]))
     words = predict("stable_text", text[:, 1 : settings.tokens])
-    control = np.full((len(responses), *layers.shape[1:]), np.nan, np.float32)
-    for layer, places in enumerate(chosen):
-        values = np.asarray(layers[:, layer])[:, places]
-        control[:, layer][:, places] = predict("control", values, layer / len(chosen))
     return {
         "stable_latent": predict("stable_latent", features["stable_latent"].array),
         "stable_text": np.concatenate([start.astype(np.float32), words], axis=1),
-        "control": control,
+        "control": reading.decode(responses, progress=progress),
         "control_embedding": predict("control_embedding", features["control_embedding"].array),
     }
 
@@ -164,6 +127,7 @@ def reconstruct(
     predicted: Mapping[str, ArrayLike],
     settings: MindDiffuserSettings,
     nsd_ids: ArrayLike,
+    reading: Reading,
     *,
     batch_size: int = 8,
     frame_every: int = 0,
@@ -178,6 +142,7 @@ def reconstruct(
     predicted : `FEATURES`, as `decode` returns them
     settings : see `MindDiffuserSettings`
     nsd_ids : (n,) images of the rows; with the seed they decide the noise
+    reading : what predicted["control"] says of the control layers
     batch_size : images at a time, at most; with the published noise it changes the noise
     frame_every : keep the images of every so many iterations (0: of none)
     progress : show progress bars
@@ -194,15 +159,18 @@ def reconstruct(
     MemoryError
         If the memory plan cannot keep the three networks of stage 2 together.
     """
-    values = {name: np.nan_to_num(predicted[name]) for name in FEATURES if name in predicted}
-    features, ids = take_inputs(values, FEATURES, FEATURES, nsd_ids)
-    kept = _find_targets(predicted["control"])
+    features, ids = take_inputs(predicted, FEATURES, FEATURES, nsd_ids)
+    if features["control"].shape[1:] != (sum(reading.sizes),):
+        raise ValueError(
+            f"control has shape {tuple(features['control'].shape)}, but {sum(reading.sizes)} "
+            "numbers of each image are read; decode with the same reading."
+        )
     nothing = _find_nothing(networks, features["stable_text"].shape[1])
 
     def run(rows: slice, plan: MemoryPlan) -> Steered:
         painter = find_painter(networks, nothing)
         aims = (features[name][rows] for name in TARGETS)
-        target = Target.of(*aims, kept, settings, painter.device)
+        target = Target.of(reading, *aims, settings, painter.device)
         return steer(
             painter, *(features[name][rows] for name in INPUTS), target, settings, ids[rows],
             frame_every=frame_every, progress=progress, watch=watch,
@@ -244,21 +212,3 @@ def _find_nothing(networks: Any, tokens: int) -> Tensor:
     """Tokens of the empty caption, cut to as many as the captions have."""
     empty = networks.attempt(lambda plan: networks.stable_text.unconditional().float().cpu())
     return empty[:, :tokens]
-
-
-def _find_targets(control: ArrayLike) -> Tensor:
-    """Numbers of the control layers that were decoded, (layers, T, d) bool."""
-    missing = np.isnan(np.asarray(control))
-    if (missing != missing[:1]).any() or missing.all():
-        raise ValueError(
-            "control holds other numbers for some images than for others, or none at all; decode "
-            "the same numbers of all images (NaN elsewhere)."
-        )
-    return torch.from_numpy(~missing[0])
-
-
-def _correlate(first: NDArray, second: NDArray) -> NDArray[np.float64]:
-    """Correlation of each column; 0 for a column that never varies."""
-    first, second = (x - x.mean(axis=0, dtype=np.float64) for x in (first, second))
-    norms = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
-    return (first * second).sum(axis=0) / np.where(norms > 0, norms, 1)

@@ -11,7 +11,7 @@ reconstruction/Reconstruction.py` (loss `MSE_CLIP_mask`, optimisation loop).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from nbutils.networks.control import EMBEDDING
 from nbutils.systems.generation import start_noise
 from nbutils.systems.minddiffuser_painting import Painter, paint
+from nbutils.systems.minddiffuser_readings import Read, Reading
 from nbutils.systems.settings_minddiffuser import MindDiffuserSettings
 
 Watch = Callable[[int, NDArray[np.uint8], NDArray[np.float64]], None]
@@ -30,19 +31,24 @@ Watch = Callable[[int, NDArray[np.uint8], NDArray[np.float64]], None]
 
 @dataclass(frozen=True)
 class Target:
-    """Decoded control features of some images, and how far an image is from them.
+    """What was decoded of the control layers of some images, and how far an image is from it.
 
     Parameters
     ----------
-    lower : (n, layers, T, d) decoded features; 0 where they are no target
+    read : takes the numbers that are compared out of the layers of pictures
+    sizes, out_of : (layers,) how many they are, and what their squared errors are divided by
+    aims : (n, K) their decoded values
     embedding : (n, p) decoded embedding
-    pulled : (layers, T, d) bool, numbers that enter the gradient
-    held : (layers, T, d) bool, numbers that only the stopping rule sees
+    pulled : (K,) bool, numbers that enter the gradient
+    held : (K,) bool, numbers that only the stopping rule sees
     weights : (n, layers) of each layer, see `weigh`
     embedding_weight : lambda
     """
 
-    lower: Tensor
+    read: Read
+    sizes: list[int]
+    out_of: list[int]
+    aims: Tensor
     embedding: Tensor
     pulled: Tensor
     held: Tensor
@@ -52,9 +58,9 @@ class Target:
     @classmethod
     def of(
         cls,
-        lower: Tensor,
+        reading: Reading,
+        aims: Tensor,
         embedding: Tensor,
-        kept: Tensor,
         settings: MindDiffuserSettings,
         device: torch.device,
     ) -> Target:
@@ -62,34 +68,34 @@ class Target:
 
         Parameters
         ----------
-        lower : (n, layers, T, d)
+        reading : which numbers of the control layers
+        aims : (n, K) their decoded values
         embedding : (n, p)
-        kept : (layers, T, d) bool, numbers that are targets
         settings : share that is held out, weights
         device : where the images will be
         """
-        drawn = torch.rand(kept.shape, generator=torch.Generator().manual_seed(settings.seed))
-        held = kept & (drawn < settings.held_out)
-        pulled = kept & ~held
-        factors = lower.new_tensor(settings.weigh_layers(lower.shape[1]))
+        drawn = torch.rand(aims.shape[1], generator=torch.Generator().manual_seed(settings.seed))
+        held = drawn < settings.held_out
+        factors = aims.new_tensor(settings.weigh_layers(len(reading.sizes)))
         return cls(
-            lower.to(device),
+            reading.reader(device),
+            list(reading.sizes),
+            list(reading.out_of),
+            aims.to(device),
             embedding.to(device),
-            pulled.to(device),
+            (~held).to(device),
             held.to(device),
-            weigh(lower * pulled, factors).to(device),
+            weigh((aims * ~held).split(list(reading.sizes), dim=1), factors).to(device),
             settings.embedding_weight,
         )
 
     def __getitem__(self, rows: Tensor) -> Target:
         """Take some images."""
-        return Target(
-            self.lower[rows],
-            self.embedding[rows],
-            self.pulled,
-            self.held,
-            self.weights[rows],
-            self.embedding_weight,
+        return replace(
+            self,
+            aims=self.aims[rows],
+            embedding=self.embedding[rows],
+            weights=self.weights[rows],
         )
 
     def compare(self, found: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -101,35 +107,40 @@ class Target:
 
         Returns
         -------
-        loss : (n,) the published loss: the layers' mean squared errors over all their numbers,
-            those that are no target counting as zero, times weight and 1 - lambda, plus .1 lambda
-            times 1 minus the cosine of the embeddings
+        loss : (n,) the published loss: the layers' mean squared errors times weight and 1 -
+            lambda, plus .1 lambda times 1 minus the cosine of the embeddings. For entries the mean
+            is over all numbers of a layer, those that are no target counting as zero
         held : (n,) the same weighted squared error of the numbers that were held out, over those
             alone; NaN if none were
         """
         layers = torch.stack([v for name, v in found.items() if name != EMBEDDING], dim=1)
-        error = (layers.to(self.lower) - self.lower).square()
-        each = (error * self.pulled).mean(dim=(2, 3))
-        angle = torch.cosine_similarity(found[EMBEDDING].to(self.lower), self.embedding)
+        error = (self.read(layers.to(self.aims)) - self.aims).square()
+        each = self._add_up(error * self.pulled) / error.new_tensor(self.out_of)
+        angle = torch.cosine_similarity(found[EMBEDDING].to(self.aims), self.embedding)
         share = self.embedding_weight
         loss = (1 - share) * (each * self.weights).sum(dim=1) + 0.1 * share * (1 - angle)
-        apart = (error * self.held).sum(dim=(2, 3)) / self.held.sum(dim=(1, 2))
+        apart = self._add_up(error * self.held) / self._add_up(self.held[None].to(error))
         return loss, (apart * self.weights).sum(dim=1).detach()
 
+    def _add_up(self, values: Tensor) -> Tensor:
+        """Sum of each layer's numbers, (n, K) -> (n, layers)."""
+        parts = values.split(self.sizes, dim=1)
+        return torch.stack([part.sum(dim=1) for part in parts], dim=1)
 
-def weigh(lower: Tensor, factors: Tensor) -> Tensor:
+
+def weigh(aims: Sequence[Tensor], factors: Tensor) -> Tensor:
     """Weights of the layers, as published: inverse norms that add up to one, times a factor each.
 
     Parameters
     ----------
-    lower : (n, layers, T, d) targets, zero where there is none
+    aims : for each layer (n, K) targets, zero where there is none
     factors : (layers,)
 
     Returns
     -------
     weights : (n, layers)
     """
-    inverse = 1 / lower.flatten(2).norm(dim=2)
+    inverse = torch.stack([1 / one.norm(dim=1) for one in aims], dim=1)
     return inverse / inverse.sum(dim=1, keepdim=True) * factors
 
 
@@ -234,8 +245,11 @@ class _Walk:
         place = {"device": painter.device, "dtype": torch.float32}
         values = {"latent": latents, "text": tokens}
         self.values = {name: v.detach().clone().to(**place) for name, v in values.items()}
-        changed = [self.values[name].requires_grad_() for name in settings.optimise]
-        self.adam = torch.optim.Adam(changed, lr=settings.learning_rate)
+        changed = [
+            {"params": [self.values[name].requires_grad_()], "lr": settings.find_rate(name)}
+            for name in settings.optimise
+        ]
+        self.adam = torch.optim.Adam(changed)
         self.schedule = torch.optim.lr_scheduler.ExponentialLR(self.adam, settings.decay)
         self.noise = start_noise(settings, nsd_ids, latents.shape[1:]).to(**place)
         self.drawn = torch.Generator().manual_seed(settings.seed)

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from nbutils.systems import brain_diffuser
-from nbutils.systems.settings import Settings
+from nbutils.systems.settings import Settings, recall_choices
 
 INPUTS = brain_diffuser.INPUTS
 
@@ -92,6 +92,22 @@ def settings_of(study: Any, **changes: Any) -> Settings:
         if name in study.model_fields_set or name == "guidance_scale"
     }
     return settings(**{**chosen, **changes})
+
+
+def recorded(study: Any, kind: str, name: str) -> Settings:
+    """Settings under which an artifact was made, as `Settings.recorded` for Brain-Diffuser's.
+
+    Parameters
+    ----------
+    study : `nbutils.study.Study` that holds the artifact
+    kind, name : as for `Study.load`
+
+    Raises
+    ------
+    ArtifactError
+        If the artifact is not there.
+    """
+    return settings_of(recall_choices(study, kind, name, PUBLISHED))
 
 
 def differences() -> pd.DataFrame:

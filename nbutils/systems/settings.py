@@ -7,6 +7,7 @@ we would defend. What no source states is marked "our choice".
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import Field
@@ -158,9 +159,8 @@ class Settings(Presets):
         ArtifactError
             If the artifact is not there.
         """
-        record = artifacts.read_sidecar(study.require(kind, name))
-        choices = {*_STUDY_FIELDS, "preset", "rescale", "temperature"} & set(record["set"])
-        return cls.of(study.model_copy(update={key: record["parameters"][key] for key in choices}))
+        fields = (*_STUDY_FIELDS, "preset", "rescale", "temperature")
+        return cls.of(recall_choices(study, kind, name, fields))
 
     def feature_options(self, vdvae_layers: int | None = None) -> FeatureOptions:
         """How features are extracted under these settings."""
@@ -170,6 +170,29 @@ class Settings(Presets):
             autokl_latent=self.autokl_latent,
             seed=self.seed,
         )
+
+
+def recall_choices(study: Any, kind: str, name: str, fields: Iterable[str]) -> Any:
+    """Study with the parameters that its user had set when an artifact was made.
+
+    Parameters
+    ----------
+    study : `nbutils.study.Study` that holds the artifact
+    kind, name : as for `Study.load`
+    fields : parameters to take over where they were set; the others stay the study's
+
+    Returns
+    -------
+    study : a copy
+
+    Raises
+    ------
+    ArtifactError
+        If the artifact is not there.
+    """
+    record = artifacts.read_sidecar(study.require(kind, name))
+    chosen = set(fields) & set(record["set"])
+    return study.model_copy(update={key: record["parameters"][key] for key in chosen})
 
 
 _STUDY_FIELDS = ("seed", "steps", "strength", "guidance_scale", "mix_image", "mix_caption")

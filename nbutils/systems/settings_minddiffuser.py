@@ -42,7 +42,8 @@ class MindDiffuserSettings(Presets):
         "img2img_start": "published",
         "skipped_steps": 2,
         "latent": "sample",
-        "kept_per": "layer",
+        "control_numbers": "entries",
+        "text_rate": 1.0,
         "optimise": ("latent",),
         "stopping": "none",
         "held_out": 0.0,
@@ -70,7 +71,21 @@ class MindDiffuserSettings(Presets):
         description="share of the control layers' numbers that are targets: the best predicted "
         "ones. The code reads files of 25 %; the script that makes them would keep 80 % by "
         "default. Which ones: published by sparse-group lasso (himalaya) over five folds; here "
-        "by leave-one-out of plain ridge on the training images, our choice",
+        "by leave-one-out of plain ridge on the training images, our choice. Used with "
+        "control_numbers='entries'",
+    )
+    kept_per: Literal["layer", "token"] = Field(
+        "layer",
+        description="where the best predicted entries are sought: in all of a layer, as the code "
+        "does, which may leave parts of the image without any; or token, the same share in every "
+        "patch. Used with control_numbers='entries'",
+    )
+    least_r: float = Field(
+        0.3,
+        gt=0,
+        lt=1,
+        description="components that the brain knows less well are left out, our choice. Used "
+        "with control_numbers='components'",
     )
     layer_weights: tuple[float, ...] = Field(
         (1.5, 1.2, 1.0, 1.0, 1.0, 1.0),
@@ -123,17 +138,24 @@ class MindDiffuserSettings(Presets):
     latent: Literal["mode", "sample"] = Field(
         "mode", description="latents z. published: a posterior sample; careful: the mode"
     )
-    kept_per: Literal["layer", "token"] = Field(
-        "token",
-        description="where the best predicted control numbers are sought. published: layer, in "
-        "all of a layer, which may leave parts of the image without any; careful: token, the "
-        "same share in every patch (our choice)",
+    control_numbers: Literal["entries", "components"] = Field(
+        "components",
+        description="what is read in the control layers. published: entries, single numbers, "
+        "decoded from voxels of their own and taken at face value; careful: components, principal "
+        "components, decoded from all voxels, with ridge's shrinkage taken back and weighted by "
+        "what the brain knows about each on training images (our choice)",
     )
     optimise: tuple[Literal["latent", "text"], ...] = Field(
         ("latent", "text"),
         min_length=1,
         description="what stage 2 changes. published: z alone (in the main version of the code); "
         "careful: z and c, as the paper says",
+    )
+    text_rate: float = Field(
+        0.1,
+        gt=0,
+        description="Adam's rate for c, times that for z. published: 1, where c is optimised at "
+        "all; careful: .1, since a step of c changes all of the image at once (our choice)",
     )
     stopping: Literal["none", "held_out"] = Field(
         "held_out",
@@ -178,7 +200,7 @@ class MindDiffuserSettings(Presets):
         chosen = {"seed": study.seed, "steps": study.steps}
         chosen |= {
             name: getattr(study, name)
-            for name in ("strength", "guidance_scale", "iterations")
+            for name in ("strength", "guidance_scale", "iterations", "learning_rate")
             if name in study.model_fields_set and getattr(study, name) is not None
         }
         return cls.preset(study.preset, **{**chosen, **changes})
@@ -197,6 +219,10 @@ class MindDiffuserSettings(Presets):
         if name == "control" and part >= 0.5:
             return scale_voxels(250, n_images)
         return scale_voxels(RECONSTRUCTION_SCRIPT[name], n_images)
+
+    def find_rate(self, name: str) -> float:
+        """Adam's first rate for "latent" or "text"."""
+        return self.learning_rate * (self.text_rate if name == "text" else 1)
 
     def weigh_layers(self, count: int) -> list[float]:
         """Factors of `count` layers, the last one repeated if there are more layers."""

@@ -120,8 +120,34 @@ def decode(
         intercept=settings.ridge_intercept,
         progress=progress,
     )
-    operator = RidgeOperator(responses.train, images, device, settings.ridge_intercept)
-    return operator.predict(responses.test, features, choice.alpha), choice
+    return apply(responses, responses.test, features, choice, settings, device=device), choice
+
+
+def apply(
+    responses: Standardised,
+    new: Float,
+    features: Features,
+    choice: AlphaChoice,
+    settings: TakagiSettings,
+    *,
+    device: str = "cpu",
+) -> Float:
+    """Predict a feature from new responses, with the map that `decode` fits.
+
+    Parameters
+    ----------
+    responses : whose training trials the map is fitted on
+    new : (n, n_voxels) responses scaled like the test averages, such as a control's
+    features, settings, device : as in `decode`
+    choice : what `decode` chose
+
+    Returns
+    -------
+    predicted : (n, ...) float32
+    """
+    intercept = settings.ridge_intercept
+    operator = RidgeOperator(responses.train, responses.train_id, device, intercept)
+    return operator.predict(new, features, choice.alpha)
 
 
 def decode_both(

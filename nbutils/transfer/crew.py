@@ -17,7 +17,7 @@ def run(groups: Iterable[tuple[int, list[Job]]], meter: Meter) -> None:
     Parameters
     ----------
     groups : (threads, jobs), all groups at the same time
-    meter : told to stop when a job fails, so that the others end at their next byte
+    meter : told to stop when a job fails, so that the others end, whatever they wait for
 
     Raises
     ------

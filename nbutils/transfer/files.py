@@ -148,6 +148,7 @@ def _grow(remote: Remote, entry: Entry, part: Path, meter: Meter) -> str:
     with open(part, "ab") as file:
         for block in digest.watch(pieces_of(part)):
             sha256.update(block)
+            meter.check()  # gigabytes take a while
         meter.add(digest.n_bytes)
         for piece in digest.watch(remote.stream(entry, meter, start=digest.n_bytes)):
             file.write(piece)

@@ -60,7 +60,7 @@ class Meter:
         self._bar.set_description(text)
 
     def stop(self) -> None:
-        """Tell all threads to end at their next byte."""
+        """Tell all threads to end, at once where they wait for a server or to try again."""
         self._stop.set()
 
     def check(self) -> None:

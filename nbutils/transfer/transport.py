@@ -1,16 +1,17 @@
 """Bytes from servers, through cut connections: our thin layer over obstore.
 
 obstore asks once and says what happened; the attempts, the waits between them and the byte to go
-on at are decided here, because what is worked on while it arrives must not start again.
+on at are decided here, because what is worked on while it arrives must not start again. All
+waiting ends as soon as the meter says that all work is to end.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import obstore
 from obstore.exceptions import (
@@ -22,9 +23,11 @@ from obstore.exceptions import (
 from obstore.store import HTTPStore, S3Store
 
 from nbutils.transfer.progress import Meter
+from nbutils.transfer.waiting import await_answer
 
 _PIECE = 128 * 1024
 _HOPELESS = (FileNotFoundError, PermissionDeniedError, UnauthenticatedError)
+T = TypeVar("T")
 _PLAIN_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 
 
@@ -133,9 +136,9 @@ class Remote:
         -------
         dict from key to Entry, without the empty keys that stand for folders
         """
-        found = self._ask(
-            lambda: obstore.list(self._store, folder.rstrip("/")).collect(), folder, meter
-        )
+        prefix = folder.rstrip("/")
+        listing = lambda: obstore.list(self._store, prefix).collect_async()  # noqa: E731
+        found = self._ask(lambda: await_answer(listing, meter), folder, meter)
         entries = (_entry(meta) for meta in found)
         return {entry.key: entry for entry in entries if entry.size}
 
@@ -147,7 +150,8 @@ class Remote:
         FileNotFoundError
             If the server has no such file.
         """
-        return _entry(self._ask(lambda: obstore.head(self._store, key), key, meter))
+        request = lambda: obstore.head_async(self._store, key)  # noqa: E731
+        return _entry(self._ask(lambda: await_answer(request, meter), key, meter))
 
     def stream(
         self, entry: Entry, meter: Meter, start: int = 0, stop: int | None = None
@@ -164,7 +168,7 @@ class Remote:
         at, stop, failures = start, entry.size if stop is None else stop, 0
         while at < stop:
             try:
-                for piece in self._open(entry, at, stop):
+                for piece in self._open(entry, at, stop, meter):
                     at, failures = at + len(piece), 0
                     meter.add(len(piece))
                     yield piece
@@ -190,31 +194,38 @@ class Remote:
         """
 
         def ask() -> tuple[bytes, Entry]:
-            answer = obstore.get(self._store, key)
-            return bytes(answer.bytes()), _entry(answer.meta)
+            answer = await_answer(lambda: obstore.get_async(self._store, key), meter)
+            return bytes(await_answer(answer.bytes_async, meter)), _entry(answer.meta)
 
         content, entry = self._ask(ask, key, meter)
         meter.add(len(content))
         return content, entry
 
-    def _open(self, entry: Entry, start: int, stop: int) -> Iterator[bytes]:
+    def _open(self, entry: Entry, start: int, stop: int, meter: Meter) -> Iterator[bytes]:
         options: dict[str, Any] = {"range": (start, stop)}
         # A weak tag never matches: the server would call every file replaced.
         if entry.etag is not None and not entry.etag.startswith("W/"):
             options["if_match"] = entry.etag
-        answer = obstore.get(self._store, entry.key, options=options)
+        answer = await_answer(
+            lambda: obstore.get_async(self._store, entry.key, options=options), meter
+        )
         if answer.meta["size"] != entry.size or tuple(answer.range) != (start, stop):
             raise EOFError(
                 f"asked for bytes {start} to {stop} of {entry.size}, the server offers "
                 f"{tuple(answer.range)} of {answer.meta['size']}"
             )
-        return answer.stream(min_chunk_size=_PIECE)
+        pieces = aiter(answer.stream(min_chunk_size=_PIECE))
+        while True:
+            try:
+                piece = await_answer(lambda: anext(pieces), meter)
+            except StopAsyncIteration:
+                return
+            yield piece
 
-    def _ask(self, request: Any, key: str, meter: Meter) -> Any:
+    def _ask(self, request: Callable[[], T], key: str, meter: Meter) -> T:
         """Make one short request until it is answered."""
         failures = 0
         while True:
-            meter.check()
             try:
                 return request()
             except FileNotFoundError as error:

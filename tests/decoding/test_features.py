@@ -181,8 +181,8 @@ def test_marker_never_promises_rows_that_are_not_synced(tmp_path, monkeypatch):
             assert safe[source.stat().st_ino] == source.stat().st_size
         move(source, target)
 
-    monkeypatch.setattr(module.os, "fsync", remember_sync)
-    monkeypatch.setattr(module.os, "replace", remember_move)
+    monkeypatch.setattr(os, "fsync", remember_sync)
+    monkeypatch.setattr(os, "replace", remember_move)
     run(tmp_path)
     assert promised == [(2, 2), (4, 4), (6, 6), (7, 7)]
 

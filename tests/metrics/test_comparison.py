@@ -109,6 +109,14 @@ def test_controls_lie_beside_the_pictures_and_empty_ones_do_not_count(study):
     assert found["shuffled responses"].shape == (2, 2, 2, 3)
 
 
+def test_sentences_are_loaded_with_their_controls_and_silent_systems_have_none(study):
+    study.save("captions", "unibrain.json", ["a", "b", "c"], nsd_id=[3, 5, 8])
+    study.save("captions", "unibrain_ground_truth.json", ["x", "y"], nsd_id=[8, 3])
+    found = comparison.load_captions(study, "unibrain", np.array([8, 3]))
+    assert found == {OWN: ["c", "a"], CEILING: ["x", "y"]}
+    assert comparison.load_captions(study, "takagi", np.array([8, 3])) == {}
+
+
 @pytest.mark.parametrize(
     "system",
     [unibrain.IMAGE_INPUTS, unibrain.CAPTION_INPUTS, brain_diffuser.INPUTS],

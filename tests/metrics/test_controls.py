@@ -12,6 +12,8 @@ from nbutils.metrics import controls
 from nbutils.miniature.write import make
 from nbutils.nsd.betas import Responses, load_responses
 from nbutils.nsd.layout import Layout
+from nbutils.systems.settings_takagi import TakagiSettings
+from nbutils.systems.takagi_decoding import find_voxels
 
 SHAPE = (5, 4, 3)
 ATLASES = {
@@ -40,6 +42,12 @@ def brains(tmp_path_factory):
             path.parent.mkdir(parents=True, exist_ok=True)
             nibabel.save(nibabel.Nifti1Image(values.astype(np.int16), np.eye(4)), path)
     return layout
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    sizes = {"n_shared": 20, "n_private": 180, "voxel_scale": 0.1, "progress": False}
+    return make(tmp_path_factory.mktemp("simulated"), (1, 2), **sizes)
 
 
 def make_responses(subject, voxels, ids, values=None):
@@ -86,14 +94,48 @@ def test_other_subjects_responses_come_from_the_same_image_and_region(brains):
     np.testing.assert_array_equal(found[:, shared], [[500], [900]] + own_codes[shared])
 
 
-def test_borrowed_responses_are_those_of_a_subject_who_is_there_and_saw_the_images(tmp_path):
-    sizes = {"n_shared": 20, "n_private": 180, "voxel_scale": 0.1, "progress": False}
-    layout = make(tmp_path, (1, 2), **sizes)
-    own, other = load_responses(layout, 1), load_responses(layout, 2)
-    found = controls.borrow_responses(layout, 1, own.voxels, own.test_id, [1, 4, 2])
-    np.testing.assert_array_equal(found, controls.swap_subject(own, other, layout))
-    assert controls.borrow_responses(layout, 1, own.voxels, own.test_id, [1, 4]) is None
-    assert controls.borrow_responses(layout, 1, own.voxels, own.train_id[:2], [2]) is None
+def test_borrowed_responses_are_those_of_a_subject_who_is_there_and_saw_the_images(simulated):
+    own, other = load_responses(simulated, 1), load_responses(simulated, 2)
+    found = controls.borrow_responses(simulated, 1, own.voxels, own.test_id, [1, 4, 2])
+    np.testing.assert_array_equal(found, controls.swap_subject(own, other, simulated))
+    assert controls.borrow_responses(simulated, 1, own.voxels, own.test_id, [1, 4]) is None
+    assert controls.borrow_responses(simulated, 1, own.voxels, own.train_id[:2], [2]) is None
+
+
+def read_labels(layout, subject, atlas, voxels):
+    return np.asarray(nibabel.load(layout.roi(subject, atlas)).dataobj).ravel()[voxels]
+
+
+def test_borrowed_streams_keep_region_and_area_and_the_scale_of_averages(simulated):
+    """Each column is one of the other's voxels, of the same stream and visual area."""
+    settings = TakagiSettings.careful()
+    other = load_responses(simulated, 2)
+    ids = other.test_id[:7][::-1]
+    borrowed = controls.borrow_streams(simulated, 1, ids, [1, 4, 2], settings)
+    mine = find_voxels(simulated, 1, settings)
+    for found, number in zip(borrowed, (1, 5), strict=True):  # early, ventral
+        here = mine[read_labels(simulated, 1, "streams", mine) == number]
+        assert found.shape == (7, len(here)) and len(here) > 20
+        areas = {s: read_labels(simulated, s, "prf-visualrois", v)
+                 for s, v in ((1, here), (2, other.voxels))}  # fmt: skip
+        streams = read_labels(simulated, 2, "streams", other.voxels)
+        # Two ways to the same averages: session by session, and from all single trials.
+        distance = np.abs(found.T[:, None] - other.test[6::-1].T[None]).max(axis=2)
+        origin = distance.argmin(axis=1)
+        assert distance.min(axis=1).max() < 1e-3
+        assert (streams[origin] == number).all()
+        # V1v and V1d count as one area.
+        np.testing.assert_array_equal((areas[2][origin] + 1) // 2, (areas[1] + 1) // 2)
+
+
+def test_borrowed_streams_follow_the_preset_and_need_a_second_brain(simulated):
+    ids = load_responses(simulated, 2).test_id
+    careful, published = (
+        controls.borrow_streams(simulated, 1, ids, [2], TakagiSettings.preset(name))
+        for name in ("careful", "published")
+    )
+    assert published[0].std() < 0.9 * careful[0].std()
+    assert controls.borrow_streams(simulated, 1, ids, [1, 4], TakagiSettings()) is None
 
 
 def test_regions_are_read_from_the_atlases_in_their_order(brains):

@@ -124,7 +124,7 @@ def test_dtype_is_the_one_asked(directory):
 def test_text_flow_alone_leaves_the_image_data_layers_on_disk(directory, vd):
     networks = load(directory)
     assert_flows_equal_golden(networks, vd.io, ("text",))
-    unet = networks._modules["image_unet"]
+    unet = networks._residents.find("image_unet")
     stay = [p.device.type for n, p in unet.named_parameters() if "resnets" in n]
     assert set(stay) == {"meta"}
 

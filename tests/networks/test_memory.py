@@ -8,9 +8,9 @@ import torch
 
 from nbutils.networks import memory
 from nbutils.networks.batches import run_batches
-from nbutils.networks.building import NAMES
 from nbutils.networks.checkpoints import FULL_NETWORKS
 from nbutils.networks.config import NetworksConfig
+from nbutils.networks.inventory import NAMES
 from nbutils.networks.loading import Networks, load
 from nbutils.networks.memory import GIB, PLANS, choose_plan, choose_stay, count_needs, weights_bytes
 from nbutils.systems import brain_diffuser, unibrain
@@ -154,7 +154,7 @@ def test_the_smallest_plan_keeps_one_stage_at_a_time():
     networks = load(MINIATURE, memory="4GB")
     seen = set()
     inner = networks._get
-    networks._get = lambda name: (inner(name), seen.add(frozenset(networks._used)))[0]
+    networks._get = lambda name: (inner(name), seen.add(frozenset(networks._residents.used)))[0]
     decode(networks)
     flows = [used for used in seen if {"image_unet", "text_unet"} & used]
     assert flows == [{"image_unet"}, {"text_unet"}] or flows == [{"text_unet"}, {"image_unet"}]

@@ -111,7 +111,7 @@ def test_stored_tokenizers_are_used_where_they_lie(bare):
 
 
 def test_a_configuration_without_stable_diffusion_says_so(bare):
-    networks = load(bare, weights="random")
-    networks.config = dataclasses.replace(networks.config, stable={})
+    whole = load(bare, weights="random").config
+    dataclasses.replace(whole, stable={}).to_json(bare / "networks.json")
     with pytest.raises(ValueError, match="no 'stable_unet': this world does not have that network"):
-        _ = networks.stable_unet
+        _ = load(bare, weights="random").stable_unet

@@ -10,23 +10,6 @@ from nbutils.nsd.layout import Layout
 SHAPE = (5, 6, 7)
 
 
-def write_surface(layout, positions, side="lh"):
-    """Write a small mesh with one position per vertex and depth, as NSD's files hold them."""
-    n = positions.shape[1]
-    for path in surfaces.surface_files(layout, 1)[side]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    mesh, curvature, *depths = surfaces.surface_files(layout, 1)[side]
-    angles = np.linspace(0, 2 * np.pi, n, endpoint=False)
-    corners = np.column_stack([np.cos(angles), np.sin(angles), np.arange(n) / n]) * 50
-    faces = np.column_stack([np.arange(n), (np.arange(n) + 1) % n, (np.arange(n) + 2) % n])
-    nibabel.freesurfer.write_geometry(mesh, corners, faces)
-    nibabel.freesurfer.write_morph_data(curvature, np.sin(angles).astype(np.float32))
-    for path, one in zip(depths, positions, strict=True):
-        volume = one.reshape(n, 1, 1, 3).astype(np.float32)
-        nibabel.save(nibabel.MGHImage(volume, np.eye(4)), path)
-    return corners, faces
-
-
 @pytest.fixture
 def layout(tmp_path):
     layout = Layout(tmp_path)
@@ -36,7 +19,7 @@ def layout(tmp_path):
     return layout
 
 
-def test_every_vertex_gets_the_mean_over_depths_of_its_nearest_voxels(layout):
+def test_every_vertex_gets_the_mean_over_depths_of_its_nearest_voxels(layout, write_surface):
     values = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
     positions = np.full((3, 12, 3), surfaces.NOWHERE, np.float32)
     positions[0, :6] = (1, 1, 1)  # the first voxel, counted from 1
@@ -54,25 +37,28 @@ def test_every_vertex_gets_the_mean_over_depths_of_its_nearest_voxels(layout):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_voxels_without_a_value_count_as_none(layout):
+def test_voxels_without_a_value_count_as_none(layout, write_surface):
     write_surface(layout, np.ones((3, 4, 3)))
     sheet = surfaces.read_surface(layout, 1, "lh")
     assert np.isnan(surfaces.sample(layout, 1, sheet, [2.0], np.array([7]))).all()
     assert (surfaces.sample(layout, 1, sheet, [2.0], np.array([0])) == 2).all()
 
 
-def test_missing_files_are_named_by_their_keys(layout):
+def test_missing_files_are_named_by_their_keys(layout, write_surface):
     assert len(surfaces.missing_files(layout, 1)) == 10
     write_surface(layout, np.ones((3, 4, 3)))
     left = surfaces.missing_files(layout, 1)
     assert "nsddata/freesurfer/subj01/surf/rh.inflated" in left
     assert "nsddata/ppdata/subj01/transforms/rh.func1pt8-to-layerB2.mgz" in left
     assert len(left) == 5
-    with pytest.raises(FileNotFoundError, match="fetch nsddata/freesurfer/subj01/surf/rh"):
+    missing = "surface file nsddata/freesurfer/subj01/surf/rh.inflated is not.*--surfaces"
+    with pytest.raises(FileNotFoundError, match=missing):
         surfaces.read_surface(layout, 1, "rh")
+    with pytest.raises(FileNotFoundError, match="surf/lh.pial is not .*inflated mesh only"):
+        surfaces.read_surface(layout, 1, "lh", mesh="pial")
 
 
-def test_files_of_different_surfaces_are_refused(layout):
+def test_files_of_different_surfaces_are_refused(layout, write_surface):
     write_surface(layout, np.ones((3, 4, 3)))
     path = surfaces.surface_files(layout, 1)["lh"][1]
     nibabel.freesurfer.write_morph_data(path, np.zeros(9, np.float32))

@@ -14,6 +14,7 @@ from nbutils.decoding.voxels import SelectedVoxels
 from nbutils.networks.checkpoints import write_state
 from nbutils.networks.loading import build, load
 from nbutils.systems import minddiffuser
+from nbutils.systems.minddiffuser_readings import find_reading
 from nbutils.systems.settings_minddiffuser import MindDiffuserSettings
 
 IDS = np.array([31, 4, 15])
@@ -65,27 +66,26 @@ def world():
         y = y + noise * rng.normal(size=y.shape)
         return y.reshape(90, *shape)
 
-    control = follow((2, 5, 16), 0.2)
-    unseen = rng.random(control.shape[1:]) < 0.5  # these the brain knows nothing about
-    control[:, unseen] = rng.normal(size=(90, int(unseen.sum())))
     text = follow((8, 12), 0.3)
     text[:, 0] = 0.25  # begin-of-text
     values = {
         "stable_latent": follow((4, 8, 8), 0.3),
         "stable_text": text,
-        "control": control,
+        "control": follow((2, 5, 16), 0.2),
         "control_embedding": follow((6,), 0.3),
     }
     features = {name: Features(v.astype(np.float32), ids) for name, v in values.items()}
-    return x, ids, features, unseen
+    return x, ids, features
 
 
-@pytest.fixture(scope="module")
-def predicted(world):
-    x, ids, features, unseen = world
-    ridge = SelectedVoxels(x[:80], ids[:80])
-    chosen = settings()
-    return minddiffuser.decode(ridge, features, x[80:83], chosen, ~unseen, progress=False)
+@pytest.fixture(scope="module", params=["entries", "components"])
+def decoded(world, request):
+    """A reading of the control layers, and everything decoded with it."""
+    x, ids, features = world
+    chosen, rows = settings(control_numbers=request.param), slice(80)
+    operator, ridge = (make(x[rows], ids[rows]) for make in (RidgeOperator, SelectedVoxels))
+    reading = find_reading(operator, ridge, features["control"], 1.0, chosen)
+    return reading, minddiffuser.decode(ridge, features, x[80:83], chosen, reading, progress=False)
 
 
 def settings(**changes):
@@ -93,64 +93,35 @@ def settings(**changes):
     return MindDiffuserSettings.careful(**{**usual, **changes})
 
 
-def test_chosen_numbers_are_those_that_the_brain_predicts(world):
-    x, ids, features, unseen = world
-    operator = RidgeOperator(x, ids)
-    layer, token = (
-        minddiffuser.choose_entries(operator, features["control"], 1.0, settings(kept_per=per))
-        for per in ("layer", "token")
-    )
-    np.testing.assert_array_equal(layer.sum(axis=(1, 2)), [20, 20])
-    np.testing.assert_array_equal(token.sum(axis=2), np.full((2, 5), 4))
-    assert not (layer & unseen).any() and not (token & unseen).any()
-
-
-def test_choice_is_that_of_refitting_without_each_image(world):
-    x, ids, features, _ = world
-    few = Features(features["control"].array[:12, :, :2], ids[:12])
-    operator = RidgeOperator(x[:12], ids[:12])
-    found = minddiffuser.choose_entries(operator, few, 3.0, settings(kept_per="layer"))
-    y, left_out = few.array.reshape(12, -1), np.empty((12, 64))
-    for i in range(12):
-        rest = np.delete(np.arange(12), i)
-        left_out[i] = Ridge(alpha=3.0).fit(x[rest], y[rest]).predict(x[[i]])[0]
-    r = np.array([np.corrcoef(a, b)[0, 1] for a, b in zip(y.T, left_out.T, strict=True)])
-    best = np.argsort(-r.reshape(2, -1), axis=1)[:, :8]
-    for layer in range(2):
-        np.testing.assert_array_equal(np.flatnonzero(found[layer]), np.sort(best[layer]))
-
-
-def test_each_number_is_decoded_from_its_own_voxels(world, predicted):
-    x, ids, features, unseen = world
+def test_each_number_is_decoded_from_its_own_voxels(world, decoded):
+    x, ids, features = world
+    predicted = decoded[1]["stable_text"]
     for name, count in (("stable_latent", 30), ("stable_text", 4), ("control", 8)):
         # 80 images for 8,000: a hundredth of 3,000 (all there are), of 450 and of 850 voxels.
         assert min(30, settings().count_voxels(name, 80)) in (count, count + 1)
-    y = features["control"].array[:80, 1, 3]
-    column = int(np.flatnonzero(~unseen[1, 3])[0])
-    r = [abs(np.corrcoef(voxel, y[:, column])[0, 1]) for voxel in x[:80].T]
-    voxels = np.argsort(r)[::-1][: settings().count_voxels("control", 80)]
-    model = Ridge(alpha=0.15).fit(x[:80, voxels], y[:, column])
-    expected = model.predict(x[80:83, voxels])
-    np.testing.assert_allclose(predicted["control"][:, 1, 3, column], expected, atol=1e-4)
+    y = features["stable_text"].array[:80, 3, 7]
+    r = [abs(np.corrcoef(voxel, y)[0, 1]) for voxel in x[:80].T]
+    voxels = np.argsort(r)[::-1][: settings().count_voxels("stable_text", 80)]
+    expected = Ridge(alpha=0.15).fit(x[:80, voxels], y).predict(x[80:83, voxels])
+    np.testing.assert_allclose(predicted[:, 3, 7], expected, atol=1e-4)
 
 
-def test_begin_of_text_is_pasted_and_numbers_that_were_not_chosen_stay_empty(world, predicted):
-    _, _, features, unseen = world
+def test_begin_of_text_is_pasted_and_the_rest_is_decoded(world, decoded):
+    features, predicted = world[2], decoded[1]
     assert predicted["stable_text"].shape == (3, 6, 12)
     np.testing.assert_array_equal(predicted["stable_text"][:, 0], np.float32(0.25))
-    assert np.isnan(predicted["control"][:, unseen]).all()
-    assert np.isfinite(predicted["control"][:, ~unseen]).all()
+    assert predicted["control"].shape == (3, sum(decoded[0].sizes))
     truth = features["stable_text"].array[80:83, 1:6]
     assert (
         np.corrcoef(truth.ravel(), predicted["stable_text"][:, 1:].ravel())[0, 1] > 0.4
     )  # chance 0
 
 
-def test_stage_one_is_where_stage_two_begins(painters, predicted):
-    chosen = settings()
+def test_stage_one_is_where_stage_two_begins(painters, decoded):
+    chosen, (reading, predicted) = settings(), decoded
     first = minddiffuser.paint_first(painters, predicted, chosen, IDS, progress=False)
     found = minddiffuser.reconstruct(
-        painters, predicted, chosen, IDS, frame_every=1, progress=False
+        painters, predicted, chosen, IDS, reading, frame_every=1, progress=False
     )
     assert first.shape == (3, 16, 16, 3) and found.frames.shape == (3, 3, 16, 16, 3)
     # The one rounds [-1, 1] to levels, the other [0, 1].
@@ -158,19 +129,21 @@ def test_stage_one_is_where_stage_two_begins(painters, predicted):
     assert (found.losses[2] < found.losses[0]).all()
 
 
-def test_batches_change_nothing(painters, predicted):
-    one = minddiffuser.reconstruct(painters, predicted, settings(), IDS, progress=False)
+def test_batches_change_nothing(painters, decoded):
+    reading, predicted = decoded
+    one = minddiffuser.reconstruct(painters, predicted, settings(), IDS, reading, progress=False)
     two = minddiffuser.reconstruct(
-        painters, predicted, settings(), IDS, batch_size=2, progress=False
+        painters, predicted, settings(), IDS, reading, batch_size=2, progress=False
     )
     np.testing.assert_allclose(one.losses, two.losses, rtol=1e-3)
     assert np.abs(one.images.astype(int) - two.images).max() <= 1
 
 
-def test_every_iteration_can_be_watched(painters, predicted):
+def test_every_iteration_can_be_watched(painters, decoded):
+    reading, predicted = decoded
     seen = []
     found = minddiffuser.reconstruct(
-        painters, predicted, settings(iterations=4), IDS, frame_every=2, progress=False,
+        painters, predicted, settings(iterations=4), IDS, reading, frame_every=2, progress=False,
         watch=lambda iteration, images, losses: seen.append((iteration, images, losses)),
     )  # fmt: skip
     assert [iteration for iteration, _, _ in seen] == [0, 2, 4]
@@ -178,22 +151,23 @@ def test_every_iteration_can_be_watched(painters, predicted):
     np.testing.assert_array_equal(seen[2][2], found.losses[4])
 
 
-def test_a_plan_that_keeps_one_network_refuses_stage_two_and_paints_stage_one(painters, predicted):
+def test_a_plan_that_keeps_one_network_refuses_stage_two_and_paints_stage_one(painters, decoded):
+    reading, predicted = decoded
     small = load(painters.directory, memory="4GB")
     first = minddiffuser.paint_first(small, predicted, settings(), IDS, progress=False)
     assert first.shape == (3, 16, 16, 3)
     with pytest.raises(MemoryError, match="take a larger one"):
-        minddiffuser.reconstruct(small, predicted, settings(), IDS, progress=False)
+        minddiffuser.reconstruct(small, predicted, settings(), IDS, reading, progress=False)
 
 
-def test_missing_or_uneven_targets_are_refused(painters, predicted):
-    uneven = predicted["control"].copy()
-    uneven[0, 0] = np.nan
-    with pytest.raises(ValueError, match="decode the same numbers of all images"):
-        minddiffuser.reconstruct(painters, {**predicted, "control": uneven}, settings(), IDS)
+def test_missing_targets_or_those_of_another_reading_are_refused(painters, decoded):
+    reading, predicted = decoded
+    short = {**predicted, "control": predicted["control"][:, 1:]}
+    with pytest.raises(ValueError, match="decode with the same reading"):
+        minddiffuser.reconstruct(painters, short, settings(), IDS, reading)
     without = {name: v for name, v in predicted.items() if name != "control"}
     with pytest.raises(ValueError, match="control is to be used but was not predicted"):
-        minddiffuser.reconstruct(painters, without, settings(), IDS)
+        minddiffuser.reconstruct(painters, without, settings(), IDS, reading)
 
 
 def test_settings_hold_the_published_numbers_and_name_every_difference():
@@ -201,6 +175,7 @@ def test_settings_hold_the_published_numbers_and_name_every_difference():
     for chosen in both:
         assert (chosen.steps, chosen.strength, chosen.guidance_scale) == (50, 0.75, 5.0)
         assert (chosen.iterations, chosen.learning_rate, chosen.decay) == (300, 0.01, 0.999)
+        assert chosen.find_rate("latent") == 0.01
         assert (chosen.alpha, chosen.tokens, chosen.kept) == (0.15, 15, 0.25)
         assert chosen.weigh_layers(8) == [1.5, 1.2, 1, 1, 1, 1, 1, 1]
     table = MindDiffuserSettings.table()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from himalaya.ridge import RidgeCV
 from PIL import Image
+from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -19,7 +20,7 @@ from nbutils.nsd.single_trials import SingleTrials
 from nbutils.study import Study
 from nbutils.systems import takagi
 from nbutils.systems.settings_takagi import TakagiSettings
-from nbutils.systems.takagi_decoding import decode, standardise
+from nbutils.systems.takagi_decoding import apply, decode, standardise
 
 IDS = np.array([31, 4, 15])
 FAST = {"steps": 5, "samples": 3}
@@ -102,6 +103,21 @@ def test_published_decoding_equals_the_public_code(trials, features):
     # Our standard deviation divides by n - 1; penalties up to 1 do not notice.
     np.testing.assert_allclose(found, expected, atol=0.01)
     assert choice.alpha.shape == (2, 3)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_other_responses_go_through_the_map_of_the_own_ones(trials, features, intercept):
+    settings = TakagiSettings.careful(ridge_intercept=intercept)
+    responses = standardise(trials, np.ones(25, bool), settings)
+    found, choice = decode(responses, features, settings)
+    again = apply(responses, responses.test, features, choice, settings)
+    np.testing.assert_array_equal(again, found)
+    others = np.random.default_rng(3).normal(size=(7, 25)).astype(np.float32)
+    model = Ridge(alpha=choice.alpha, fit_intercept=intercept)
+    model.fit(responses.train, features.take(responses.train_id).reshape(-1, 6))
+    expected = model.predict(others).reshape(7, 2, 3)
+    found = apply(responses, others, features, choice, settings)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_without_intercept_decoded_features_lose_their_mean(trials, features):

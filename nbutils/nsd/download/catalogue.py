@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nbutils.nsd.layout import Layout, subject_name
 from nbutils.nsd.stimuli import Stimuli
+from nbutils.nsd.surfaces import surface_files
 from nbutils.transfer.progress import Meter
 from nbutils.transfer.transport import Entry, FetchError, Remote
 
@@ -37,6 +38,7 @@ class Request:
     images : one of `IMAGES`
     atlases : whose labelled voxels are kept of the betas
     keep_raw : keep the ``.nii.gz`` files too
+    surfaces : fetch the subject's inflated cortex too, see `nbutils.nsd.surfaces.surface_files`
     """
 
     subject: int
@@ -44,6 +46,7 @@ class Request:
     images: str = "stimuli"
     atlases: tuple[str, ...] = ("nsdgeneral", "streams")
     keep_raw: bool = False
+    surfaces: bool = True
 
     def __post_init__(self) -> None:
         subject_name(self.subject)
@@ -106,6 +109,7 @@ def _list_folders(
     ]
     if request.images != "none":
         folders.append(layout.stimuli().parent)
+    folders += sorted({path.parent for path in _wanted_surfaces(layout, request)})
     with ThreadPoolExecutor(len(folders)) as pool:
         try:
             listings = list(pool.map(lambda one: remote.list(layout.key(one), meter), folders))
@@ -162,7 +166,15 @@ def _fixed_names(layout: Layout, request: Request) -> tuple[list[Path], list[Pat
     volumes += [f"valid_session{number:02d}" for number in request.sessions]
     maps = ("ncsnr_split1", "ncsnr_split2", "meanbeta", "R2")
     optional = [layout.volume(subject, name) for name in volumes]
-    return needed, optional + [betas / f"{name}.nii.gz" for name in maps]
+    optional += [betas / f"{name}.nii.gz" for name in maps]
+    return needed, optional + _wanted_surfaces(layout, request)
+
+
+def _wanted_surfaces(layout: Layout, request: Request) -> list[Path]:
+    """Return the files of both hemispheres, if they are wanted."""
+    if not request.surfaces:
+        return []
+    return [path for side in surface_files(layout, request.subject).values() for path in side]
 
 
 def _matching(

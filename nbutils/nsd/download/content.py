@@ -10,6 +10,7 @@ from nbutils.nsd.gzip_stream import DAMAGE, uncompress
 from nbutils.transfer.files import DamagedError, pieces_of
 
 _BLOCK = 2**20
+_GZIP = (".gz", ".mgz")
 
 
 def check_content(path: Path, name: str, sha256: str) -> bool:
@@ -26,7 +27,7 @@ def check_content(path: Path, name: str, sha256: str) -> bool:
         If its own checksums disagree.
     """
     try:
-        if name.endswith(".gz"):
+        if name.endswith(_GZIP):
             with uncompress(pieces_of(path)) as stream:
                 while stream.read(_BLOCK):
                     pass
@@ -35,4 +36,4 @@ def check_content(path: Path, name: str, sha256: str) -> bool:
                 image.load()
     except (*DAMAGE, OSError, SyntaxError, ValueError) as error:
         raise DamagedError(f"{name} cannot be read to its end ({error})") from error
-    return name.endswith(".gz")
+    return name.endswith(_GZIP)

@@ -68,6 +68,7 @@ def estimate(
     images: str | None = None,
     atlases: Iterable[str] | None = None,
     keep_raw: bool | None = None,
+    surfaces: bool | None = None,
     servers: Servers | None = None,
 ) -> Estimate:
     """Say what :func:`fetch` with the same arguments would cost, and fetch nothing.
@@ -78,7 +79,7 @@ def estimate(
     """
     require_terms(root, accept_terms)
     servers, ledger = servers or Servers(), Ledger(root)
-    request = _request(ledger, subject, sessions, images, atlases, keep_raw)
+    request = _request(ledger, subject, sessions, images, atlases, keep_raw, surfaces)
     with Meter(False) as meter:
         return _survey(servers, Layout(root), request, ledger, meter)[2]
 
@@ -92,6 +93,7 @@ def fetch(
     images: str | None = None,
     atlases: Iterable[str] | None = None,
     keep_raw: bool | None = None,
+    surfaces: bool | None = None,
     replace: bool = False,
     workers: int = 4,
     progress: bool = True,
@@ -112,8 +114,10 @@ def fetch(
     images : "stimuli" (cut from NSD's file), "coco" (photographs cropped again: near, not
         identical) or "none"; the shared images come as NSD's own PNG files with either
     atlases : whose labelled voxels are kept of the betas; other atlases later need `replace`
-    keep_raw : keep the ``.nii.gz`` files of the betas, 0.4 GB each; None for these three takes
-        what the last finished fetch of this subject had
+    keep_raw : keep the ``.nii.gz`` files of the betas, 0.4 GB each
+    surfaces : the subject's inflated cortex, to draw maps on, about 35 MB. None for these four
+        takes what the last finished fetch of this subject had; without one, "stimuli",
+        `ATLASES`, False and True
     replace : delete sessions that hold the voxels of other atlases, and fetch them again
     workers : sessions at a time; each needs about 50 MB of memory and one core
     progress : show a bar
@@ -136,7 +140,7 @@ def fetch(
     check_root(Path(root))
     require_terms(root, accept_terms)
     ledger, say = Ledger(root), say or (lambda sentence: None)
-    request = _request(ledger, subject, sessions, images, atlases, keep_raw)
+    request = _request(ledger, subject, sessions, images, atlases, keep_raw, surfaces)
     if workers < 1:
         raise ValueError(f"workers={workers}: give at least 1")
     try:
@@ -161,16 +165,18 @@ def _request(
     images: str | None,
     atlases: Iterable[str] | None,
     keep_raw: bool | None,
+    surfaces: bool | None,
 ) -> Request:
     """Say what is asked for; None means as the last finished fetch of this subject had it."""
-    given = {"images": images, "atlases": atlases, "keep_raw": keep_raw}
-    chosen = {"images": "stimuli", "atlases": ATLASES, "keep_raw": False}
+    given = {"images": images, "atlases": atlases, "keep_raw": keep_raw, "surfaces": surfaces}
+    chosen = {"images": "stimuli", "atlases": ATLASES, "keep_raw": False, "surfaces": True}
     chosen |= _read_request(ledger, subject)
     chosen |= {name: value for name, value in given.items() if value is not None}
     names = chosen["atlases"]
     names = (names,) if isinstance(names, str) else tuple(sorted(set(names)))
     numbers = tuple(int(n) for n in sessions)
-    return Request(subject, numbers, chosen["images"], names, chosen["keep_raw"])
+    kinds = {name: chosen[name] for name in ("images", "keep_raw", "surfaces")}
+    return Request(subject, numbers, atlases=names, **kinds)
 
 
 def check_root(root: Path) -> None:
@@ -285,6 +291,7 @@ class _Work:
         now = json.loads(json.dumps(asdict(self.request)))
         if _same_kind(before, now) and _there(self.ledger, before):
             now["sessions"] = sorted({*before["sessions"], *now["sessions"]})
+            now["surfaces"] = before["surfaces"] or now["surfaces"]
             names += before["paths"]
         write_json(
             request_path(self.ledger, self.request.subject), now | {"paths": sorted(set(names))}
@@ -316,7 +323,9 @@ def _read_request(ledger: Ledger, subject: int) -> dict:
         found = json.loads(request_path(ledger, subject).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    return found if isinstance(found, dict) and "paths" in found else {}
+    if not isinstance(found, dict) or "paths" not in found:
+        return {}
+    return {"surfaces": False} | found  # copies from before surfaces were fetched have none
 
 
 def _same_kind(before: dict, now: dict) -> bool:
@@ -333,6 +342,8 @@ def _done_before(ledger: Ledger, request: Request) -> bool:
     before = _read_request(ledger, request.subject)
     now = json.loads(json.dumps(asdict(request)))
     if not _same_kind(before, now) or not set(now["sessions"]) <= set(before["sessions"]):
+        return False
+    if now["surfaces"] and not before["surfaces"]:
         return False
     return _there(ledger, before)
 

@@ -53,7 +53,16 @@ class RemoteFile(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: memoryview) -> int:
-        """Read up to the end of a block."""
+        """Read up to the end of a block; what goes wrong is kept in `failure`."""
+        try:
+            return self._fill(buffer)
+        except BaseException as error:
+            self.failure = error
+        # HDF5 would hide the failure behind an error of its own. That one may hold HDF5's open
+        # lists of properties, which must be gone before Python ends, so it must not know this one.
+        raise OSError(f"{self._entry.key} cannot be read on")
+
+    def _fill(self, buffer: memoryview) -> int:
         view = memoryview(buffer).cast("B")
         done = 0
         while done < len(view) and self._at < self._entry.size:
@@ -63,17 +72,20 @@ class RemoteFile(io.RawIOBase):
             done, self._at = done + len(part), self._at + len(part)
         return done
 
+    def take_failure(self) -> BaseException:
+        """Return what went wrong, and forget it: a failure that knows this file is a circle."""
+        try:
+            return self.failure
+        finally:
+            self.failure = None
+
     def _get(self, number: int) -> bytes:
         if number in self._kept:
             self._kept.move_to_end(number)
             return self._kept[number]
         start = number * self._block
         stop = min(start + self._block, self._entry.size)
-        try:
-            content = self._remote.read(self._entry, self._meter, start, stop)
-        except BaseException as error:
-            self.failure = error  # HDF5 would hide it behind an error of its own
-            raise
+        content = self._remote.read(self._entry, self._meter, start, stop)
         self._kept[number] = content
         if len(self._kept) > self._blocks:
             self._kept.popitem(last=False)
@@ -151,5 +163,5 @@ class RemoteHDF5:
 
     def _explain(self, error: OSError) -> None:
         if self._raw.failure is not None:
-            raise self._raw.failure from error
+            raise self._raw.take_failure() from None
         raise FetchError(f"{self._entry.key} is no readable HDF5 file ({error})") from error

@@ -46,6 +46,7 @@ class Fault:
     rate: float | None = None  # bytes per second
     swap: bytes | None = None  # from now on the object is this
     no_range: bool = False  # answer a range with everything
+    silent: threading.Event | None = None  # after `cut` bytes say no more until this is set
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Objects:
     always: dict[str, Fault] = field(default_factory=dict)
     log: list = field(default_factory=list)
     multipart: set = field(default_factory=set)  # keys whose ETag is no MD5
+    lists: threading.Event | None = None  # no folder is listed until this is set
     sent: int = 0
 
     def fail(self, key, *faults):
@@ -136,6 +138,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.objects.sent += step
             if fault.rate is not None:
                 time.sleep(0.02)
+        if fault.silent is not None:
+            fault.silent.wait(600)
         if fault.cut is not None or fault.longer:
             self.close_connection = True
 
@@ -147,6 +151,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def list(self, query):
         objects, prefix = self.server.objects, query.get("prefix", [""])[0]
         objects.log.append(("LIST", prefix, None))
+        if objects.lists is not None:
+            objects.lists.wait(600)
         keys = sorted(
             key.removeprefix(BUCKET + "/")
             for key in objects.content
@@ -224,14 +230,16 @@ SMALL = {"n_shared": 12, "n_private": 488, "voxel_scale": 0.1, "progress": False
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory):
-    """Subject 1 with 2 sessions, few shared images, and a stimulus file in one stretch."""
+def world(tmp_path_factory, write_surface):
+    """Subject 1 with 2 sessions, few shared images, surfaces, and a plain stimulus file."""
     layout = make(tmp_path_factory.mktemp("bucket") / "world", **SMALL)
     with h5py.File(layout.stimuli(), "r") as file:
         brick = file["imgBrick"][:]
     # NSD's images are never black, but those of other subjects were not drawn here.
     with h5py.File(layout.stimuli(), "w") as file:
         file.create_dataset("imgBrick", data=brick)
+    for side, first in (("lh", 1), ("rh", 2)):
+        write_surface(layout, first + np.arange(3 * 20 * 3).reshape(3, 20, 3) % 7, side)
     return layout
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -90,3 +91,37 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(site, tmp_path, fault):
     assert process.returncode == 130
     assert "the same command continues" in said.decode() and "Traceback" not in said.decode()
     assert not Layout(tmp_path / "nsd").betas(1, 1, "masked").exists()
+
+
+@pytest.mark.parametrize("where", ["a listing", "a stream of betas", "a file", "an HDF5 file"])
+def test_ctrl_c_does_not_wait_for_a_silent_server(site, tmp_path, fault, where):
+    """The server speaks again only after the process has ended."""
+    layout, speak, key = Layout(tmp_path / "nsd"), threading.Event(), site.betas(1)
+    more = ["--images", "none"] + ["--keep-raw"] * (where == "a file")
+    if where == "an HDF5 file":
+        key, more = site.key(site.world.stimuli()), ["--images", "stimuli"]
+    if where == "a listing":
+        site.objects.lists, key = speak, ""
+    else:
+        site.objects.fail(key, fault(cut=200_000, silent=speak))
+    process = start(site, layout.root, *more)
+    wait_until(lambda: site.objects.asked(key, None if where == "a listing" else "GET"), process)
+    if where == "a file":
+        wait_until(
+            lambda: [p for p in layout.root.rglob("*session01*.part") if p.stat().st_size], process
+        )
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)  # half the silence that is borne
+    assert process.returncode == 130 and "Traceback" not in said.decode()
+    assert not speak.is_set()
+    speak.set()
+    if where == "a file":
+        [part] = layout.root.rglob("*session01*.part")
+        done = part.stat().st_size
+        assert 0 < done <= 200_000
+        site.objects.log.clear()
+        again = subprocess.run(command(site, layout.root, *more), capture_output=True, text=True)
+        assert again.returncode == 0, again.stderr
+        [request] = site.objects.asked(key, "GET")
+        assert int(request[2].removeprefix("bytes=").split("-")[0]) == done
+        assert layout.betas(1, 1).read_bytes() == site.objects.content[key]
