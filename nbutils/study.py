@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -261,6 +262,11 @@ class Study(BaseModel):
             return any(suffix in (".gz", ".hdf5", ".npy") for suffix in files)
         self.model_copy(update={"subject": subject}).prepare()
         return True
+
+    def other_subjects(self) -> Iterator[int]:
+        """Other subjects whose data are there, one after the other; see `prepare_other`."""
+        others = (subject for subject in self.world.subjects if subject != self.subject)
+        return (subject for subject in others if self.prepare_other(subject))
 
     def path(self, kind: str, name: str = "") -> Path:
         """Return `results/<world>/subjNN/<kind>/<name>`, whether or not it exists."""

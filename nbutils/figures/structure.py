@@ -54,7 +54,8 @@ def iteration_curves(
     if chance is not None:
         ax.axhline(chance, color=GREY, ls="--", lw=1, zorder=0, label="chance: other images")
     ax.set(xlabel="iteration of stage 2", ylabel=label, title=title)
-    ax.legend(loc="best", fontsize=8)
+    # The frame keeps lines of single images from running through the words.
+    ax.legend(loc="best", fontsize=8, frameon=True, framealpha=0.9, edgecolor="none")
     return ax
 
 

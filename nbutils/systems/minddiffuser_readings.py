@@ -10,7 +10,7 @@ Source: Lu et al. 2023 (MindDiffuser), section 3.3; ReedOnePeck/MindDiffuser, `F
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,6 +66,10 @@ class Entries:
     ridge: SelectedVoxels
     control: Features
     settings: MindDiffuserSettings
+
+    def __str__(self) -> str:
+        pairs = zip(self.sizes, self.out_of, strict=True)
+        return _list_layers(f"{size:,} of {count:,} numbers" for size, count in pairs)
 
     @property
     def sizes(self) -> list[int]:
@@ -124,6 +128,14 @@ class Components:
     operator: RidgeOperator
     alpha: float
     scores: Float
+
+    def __str__(self) -> str:
+        lines = (
+            f"{len(r)} components, left-out r from {r.max():.2f} to {r.min():.2f}, "
+            f"{(r > 0.8).sum()} above .8"
+            for r in self.r
+        )
+        return _list_layers(lines)
 
     @property
     def sizes(self) -> list[int]:
@@ -274,6 +286,10 @@ def find_reading(
     if settings.control_numbers == "components":
         return Components.fit(operator, control, alpha, settings)
     return Entries(choose_entries(operator, control, alpha, settings), ridge, control, settings)
+
+
+def _list_layers(lines: Iterable[str]) -> str:
+    return "\n".join(f"layer {k}: {line}" for k, line in enumerate(lines, 1))
 
 
 def _correlate(first: NDArray, second: NDArray) -> NDArray[np.float64]:
