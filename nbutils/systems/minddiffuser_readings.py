@@ -10,6 +10,7 @@ Source: Lu et al. 2023 (MindDiffuser), section 3.3; ReedOnePeck/MindDiffuser, `F
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -184,10 +185,10 @@ class Components:
         n_images : training images, evenly spread, whose components are taken and which are
             predicted from all others
 
-        Raises
-        ------
-        ValueError
-            If the brain knows no component of a layer.
+        Warns
+        -----
+        UserWarning
+            If no component of a layer reaches `least_r`; then the best one is read.
         """
         rows = _spread(operator, n_images)
         found = [
@@ -220,12 +221,13 @@ def _fit_layer(
     told = operator.apply(operator.leave_one_out(alpha, rows), scores)
     truth = scores[rows]
     r = _correlate(truth, told)
-    known = r >= least_r
-    if not known.any():
-        raise ValueError(
-            f"the brain knows no component of control layer {layer + 1} (best r {r.max():.2f}, "
-            f"least_r={least_r}); lower least_r, or check that responses and features belong "
-            "together."
+    known = r >= min(least_r, r.max())
+    if r.max() < least_r:
+        warnings.warn(
+            f"no component of control layer {layer + 1} reaches least_r={least_r} (best "
+            f"{r.max():.2f}), so the best one is read; check that responses and features belong "
+            "together",
+            stacklevel=2,
         )
     truth, told = truth[:, known] - truth[:, known].mean(0), told[:, known] - told[:, known].mean(0)
     shrunk = (truth * told).sum(axis=0) / (truth**2).sum(axis=0)
