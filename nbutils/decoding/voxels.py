@@ -154,7 +154,7 @@ class SelectedVoxels:
             for _ in range(_REFINEMENTS):
                 change = torch.cholesky_solve(residual.float()[:, :, None], factor)[:, :, 0]
                 weights.scatter_add_(1, chosen, change.double())
-                reached = weights @ self._gram + alpha * weights
+                reached = self._apply_gram(weights) + alpha * weights
                 residual = right - reached.gather(1, chosen)
                 if (residual.norm(dim=1) <= 1e-9 * right.norm(dim=1)).all():
                     return weights
@@ -166,6 +166,12 @@ class SelectedVoxels:
             )
         solved = torch.cholesky_solve(right[:, :, None], factor)[:, :, 0]
         return torch.zeros_like(products).scatter_(1, chosen, solved)
+
+    def _apply_gram(self, weights: Tensor) -> Tensor:
+        """Rows times the Gram matrix, over the images where they are few."""
+        if 2 * self.n_images < self.n_voxels:
+            return (weights @ self._x.T) @ self._x
+        return weights @ self._gram
 
     def _factor(self, chosen: Tensor, alpha: float, dtype: torch.dtype) -> tuple[Tensor, bool]:
         gram = self._single if dtype == torch.float32 else self._gram

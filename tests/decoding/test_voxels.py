@@ -54,9 +54,10 @@ def test_chosen_voxels_are_the_most_correlated_ones(data):
     assert 7 not in found
 
 
-def test_each_target_is_scikit_learns_ridge_on_its_voxels_whatever_the_mean(data):
+@pytest.mark.parametrize("images", [60, 15])  # more and fewer than half as many as voxels
+def test_each_target_is_scikit_learns_ridge_on_its_voxels_whatever_the_mean(data, images):
     x, y, new = data
-    shifted, targets = x + 3, 5 + 2 * y.reshape(60, -1)
+    shifted, targets = x[:images] + 3, 5 + 2 * y.reshape(60, -1)[:images]
     ridge = SelectedVoxels(shifted)
     found = ridge.predict(new + 3, targets, 9, alpha=2.0)
     for target, voxels in enumerate(ridge.choose(targets, 9)):
