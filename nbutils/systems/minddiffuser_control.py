@@ -74,8 +74,7 @@ class Target:
         settings : share that is held out, weights
         device : where the images will be
         """
-        drawn = torch.rand(aims.shape[1], generator=torch.Generator().manual_seed(settings.seed))
-        held = drawn < settings.held_out
+        held = hold_out(reading.sizes, settings.held_out, settings.seed)
         factors = aims.new_tensor(settings.weigh_layers(len(reading.sizes)))
         return cls(
             reading.reader(device),
@@ -111,7 +110,7 @@ class Target:
             lambda, plus .1 lambda times 1 minus the cosine of the embeddings. For entries the mean
             is over all numbers of a layer, those that are no target counting as zero
         held : (n,) the same weighted squared error of the numbers that were held out, over those
-            alone; NaN if none were
+            alone, layers of which nothing was held out counting as zero; NaN if nothing was
         """
         layers = torch.stack([v for name, v in found.items() if name != EMBEDDING], dim=1)
         error = (self.read(layers.to(self.aims)) - self.aims).square()
@@ -119,13 +118,36 @@ class Target:
         angle = torch.cosine_similarity(found[EMBEDDING].to(self.aims), self.embedding)
         share = self.embedding_weight
         loss = (1 - share) * (each * self.weights).sum(dim=1) + 0.1 * share * (1 - angle)
-        apart = self._add_up(error * self.held) / self._add_up(self.held[None].to(error))
-        return loss, (apart * self.weights).sum(dim=1).detach()
+        count = self._add_up(self.held[None].to(error))
+        apart = self._add_up(error * self.held) / count.clamp(min=1)
+        held = (apart * self.weights).sum(dim=1).detach()
+        return loss, held if count.any() else held * torch.nan
 
     def _add_up(self, values: Tensor) -> Tensor:
         """Sum of each layer's numbers, (n, K) -> (n, layers)."""
         parts = values.split(self.sizes, dim=1)
         return torch.stack([part.sum(dim=1) for part in parts], dim=1)
+
+
+def hold_out(sizes: Sequence[int], share: float, seed: int) -> Tensor:
+    """Draw a share of each layer's numbers.
+
+    Parameters
+    ----------
+    sizes : (layers,) numbers of each layer
+    share : above 0, at least one number of each layer is drawn, and at least one is not; none of a
+        layer that has one number only
+    seed : of the draw
+
+    Returns
+    -------
+    held : (sum of sizes,) bool
+    """
+    draw, parts = torch.Generator().manual_seed(seed), []
+    for size in sizes:
+        count = min(max(1, round(share * size)), size - 1) if share else 0
+        parts.append(torch.randperm(size, generator=draw) < count)
+    return torch.cat(parts)
 
 
 def weigh(aims: Sequence[Tensor], factors: Tensor) -> Tensor:

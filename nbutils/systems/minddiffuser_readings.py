@@ -30,7 +30,7 @@ Float = NDArray[np.float32]
 Read = Callable[[Tensor], Tensor]
 """(n, layers, T, d) -> (n, sum of sizes), the numbers of all layers, lowest layer first."""
 _ROWS = 512
-"""Training images whose layers are in memory at once; 512 of published size are 79 MB."""
+"""Training images of which one layer is in memory at once; with copies 200 MB at published size."""
 
 
 class Reading(Protocol):
@@ -109,9 +109,10 @@ class Components:
 
     Ridge predicts a component t as ``y = s t + e``: shrunk by s < 1, with an error of standard
     deviation sigma. Both are measured on training images. A picture is read as ``s t / sigma``, a
-    response as ``y / sigma``, so that their squared difference is minus twice the log likelihood
-    of the picture. A component that the brain hardly knows then hardly pulls, and a pull is not
-    towards the mean.
+    response as ``y / sigma``. For one component with a Gaussian error their squared difference is,
+    up to a constant, minus twice the log likelihood of the picture. Errors of several components
+    are not independent, so that the sum is a weighting and no likelihood. A component that the
+    brain hardly knows hardly pulls, and a pull is not towards the mean.
 
     Parameters
     ----------
@@ -188,52 +189,68 @@ class Components:
         Warns
         -----
         UserWarning
-            If no component of a layer reaches `least_r`; then the best one is read.
+            If no component of a layer reaches `least_r`; then the two best are read.
+
+        Raises
+        ------
+        ValueError
+            If a layer never varies.
         """
         rows = _spread(operator, n_images)
-        found = [
-            _fit_layer(operator, control, layer, alpha, settings.least_r, rows)
-            for layer in range(control.array.shape[1])
-        ]
+        left_out = operator.leave_one_out(alpha, rows)
+        found = []
+        for layer in range(control.array.shape[1]):
+            mean, directions, scores = _find_components(operator, control, layer, rows)
+            r, gain, sigma = _calibrate(scores[rows], operator.apply(left_out, scores))
+            known = _choose(r, settings.least_r, layer)
+            base = (directions[known].T * (gain / sigma)[known]).astype(np.float32)
+            found.append((mean, base, r[known], scores[:, known] / sigma[known]))
         means, bases, r, scores = zip(*found, strict=True)
-        return cls(np.stack(means), bases, r, operator, alpha, np.concatenate(scores, axis=1))
+        scores = np.concatenate(scores, axis=1).astype(np.float32)
+        return cls(np.stack(means), bases, r, operator, alpha, scores)
 
 
-def _fit_layer(
-    operator: RidgeOperator,
-    control: Features,
-    layer: int,
-    alpha: float,
-    least_r: float,
-    rows: NDArray[np.int64],
-) -> tuple[Float, Float, NDArray[np.float64], Float]:
-    """Mean, scaled directions, correlations and scaled scores of one layer."""
+def _find_components(
+    operator: RidgeOperator, control: Features, layer: int, rows: NDArray[np.int64]
+) -> tuple[Float, Float, Float]:
+    """Mean and directions (K, D) of some images of a layer, scores (n_images, K) of all."""
     places = control.rows(operator.nsd_id)
     values = np.asarray(control.array[places[rows], layer], np.float32).reshape(len(rows), -1)
+    if not np.ptp(values, axis=0).any():
+        raise ValueError(
+            f"control layer {layer + 1} is the same for all images; extract the features again."
+        )
     pca = PCA(svd_solver="full").fit(values)
-    # The last component of n centred images is empty.
-    directions = pca.components_[: min(len(rows) - 1, values.shape[1])].astype(np.float32)
+    # The last component of n centred images is empty, and so is one without variance.
+    filled = pca.explained_variance_ > 1e-10 * pca.explained_variance_[0]
+    filled[len(rows) - 1 :] = False
+    directions = pca.components_[filled].astype(np.float32)
     scores = np.empty((len(places), len(directions)), np.float32)
     for first in range(0, len(places), _ROWS):
         part = slice(first, first + _ROWS)
         block = np.asarray(control.array[places[part], layer], np.float32)
         scores[part] = (block.reshape(len(block), -1) - pca.mean_) @ directions.T
-    told = operator.apply(operator.leave_one_out(alpha, rows), scores)
-    truth = scores[rows]
+    return pca.mean_.astype(np.float32), directions, scores
+
+
+def _calibrate(truth: Float, told: Float) -> tuple[NDArray, NDArray, NDArray]:
+    """Correlation, gain s and noise sigma of predictions ``s t + e``, column by column."""
     r = _correlate(truth, told)
-    known = r >= min(least_r, r.max())
-    if r.max() < least_r:
-        warnings.warn(
-            f"no component of control layer {layer + 1} reaches least_r={least_r} (best "
-            f"{r.max():.2f}), so the best one is read; check that responses and features belong "
-            "together",
-            stacklevel=2,
-        )
-    truth, told = truth[:, known] - truth[:, known].mean(0), told[:, known] - told[:, known].mean(0)
-    shrunk = (truth * told).sum(axis=0) / (truth**2).sum(axis=0)
-    sigma = (told - shrunk * truth).std(axis=0)
-    bases = (directions[known].T * (shrunk / sigma)).astype(np.float32)
-    return pca.mean_.astype(np.float32), bases, r[known], scores[:, known] / sigma
+    truth, told = (x - x.mean(axis=0, dtype=np.float64) for x in (truth, told))
+    gain = (truth * told).sum(axis=0) / (truth**2).sum(axis=0)
+    return r, gain, (told - gain * truth).std(axis=0)
+
+
+def _choose(r: NDArray, least: float, layer: int) -> NDArray[np.bool_]:
+    """Components that the brain knows well enough; if there are none, the two best."""
+    if r.max() >= least:
+        return r >= least
+    warnings.warn(
+        f"no component of control layer {layer + 1} reaches least_r={least} (best {r.max():.2f}), "
+        "so the two best are read; check that responses and features belong together",
+        stacklevel=3,
+    )
+    return r >= np.sort(r)[-2:].min()
 
 
 def choose_entries(

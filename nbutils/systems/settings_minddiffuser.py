@@ -84,7 +84,8 @@ class MindDiffuserSettings(Presets):
         0.3,
         gt=0,
         lt=1,
-        description="components that the brain knows less well are left out, our choice. Used "
+        description="components that the brain knows less well are left out, unless none "
+        "of a layer is known that well, our choice. Used "
         "with control_numbers='components'",
     )
     layer_weights: tuple[float, ...] = Field(

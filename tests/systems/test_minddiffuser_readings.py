@@ -9,6 +9,8 @@ from sklearn.linear_model import Ridge
 from nbutils.decoding.ridge import RidgeOperator
 from nbutils.decoding.store import Features
 from nbutils.decoding.voxels import SelectedVoxels
+from nbutils.networks.control import EMBEDDING
+from nbutils.systems.minddiffuser_control import Target, hold_out
 from nbutils.systems.minddiffuser_readings import Components, Entries, choose_entries
 from nbutils.systems.settings_minddiffuser import MindDiffuserSettings
 
@@ -151,9 +153,36 @@ def test_responses_are_read_by_ridge_on_the_scores(brain, components):
     )
 
 
-def test_a_brain_that_knows_nothing_is_told_of(brain):
+def test_a_brain_that_knows_nothing_is_told_of_and_still_gives_finite_losses(brain):
     _, ids, control = brain
     noise = np.random.default_rng(2).normal(size=(300, 40)).astype(np.float32)
-    with pytest.warns(UserWarning, match="no component of control layer 1 reaches least_r=0.3"):
+    with pytest.warns(UserWarning, match="reaches least_r=0.3") as told:
         found = Components.fit(RidgeOperator(noise, ids[:300]), control, 300.0, settings())
-    assert found.sizes == [1, 1] and np.isfinite(found.scores).all()
+    assert [str(one.message)[:29] for one in told] == [
+        "no component of control layer"
+    ] * 2 and found.sizes == [2, 2]
+    layers = torch.from_numpy(control.array[:3])
+    seen = {"Linear-2": layers[:, 0], "Linear-4": layers[:, 1], EMBEDDING: torch.ones(3, 4)}
+    aims = torch.from_numpy(found.decode(noise[:3]))
+    target = Target.of(found, aims, torch.ones(3, 4), settings(), CPU)
+    for values in target.compare(seen):
+        assert values.isfinite().all() and (values > 0).all()
+
+
+def test_a_layer_that_never_varies_is_refused(brain):
+    x, ids, control = brain
+    same = control.array[:300].copy()
+    same[:, 1] = 0.5
+    with pytest.raises(ValueError, match="control layer 2 is the same for all images"):
+        Components.fit(
+            RidgeOperator(x[:300], ids[:300]), Features(same, ids[:300]), 9.0, settings()
+        )
+
+
+@pytest.mark.parametrize("sizes", [[1, 2], [2, 2], [3] * 6, [40, 5]])
+def test_of_every_layer_something_is_held_out_and_something_is_not(sizes):
+    for seed in range(20):
+        parts = hold_out(sizes, 0.2, seed).split(sizes)
+        counts = [int(part.sum()) for part in parts]
+        assert counts == [min(max(1, round(0.2 * size)), size - 1) for size in sizes]
+    assert not hold_out(sizes, 0.0, 0).any()
