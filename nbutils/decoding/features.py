@@ -28,7 +28,7 @@ from nbutils.decoding.encoders import (
     choose_captions,
     encoder,
 )
-from nbutils.decoding.rows import RowFile, digest, is_finished, to_half
+from nbutils.decoding.rows import RowFile, check_images, digest, is_finished, to_half
 from nbutils.decoding.store import Features, open_features
 
 __all__ = ["Features", "extract", "open_features"]
@@ -113,10 +113,7 @@ def _check(names: Sequence[str], captions: Captions | None, ids: NDArray) -> Non
                 f"{len(empty)} images have no caption (nsd_id {empty[0]} is the first); leave "
                 "these images out or fetch their captions."
             )
-    if not len(ids):
-        raise ValueError("nsd_ids is empty; name the images whose features are wanted.")
-    if len(np.unique(ids)) != len(ids):
-        raise ValueError("nsd_ids name an image twice; features have one row per image.")
+    check_images(ids)
 
 
 def _hash_weights(names: Sequence[str], networks: Any) -> dict[str, str | None]:

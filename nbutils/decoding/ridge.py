@@ -60,7 +60,7 @@ class RidgeOperator:
     responses_train : (n_images, n_voxels), z-scored responses to the training images; a memory
         map is read in rows
     nsd_id : (n_images,) int or None, the image of each row; needed to align `Features`
-    device : "cpu" or "cuda"
+    device : "cpu" or "cuda"; for Apple's "mps", which lacks double precision, the CPU is used
     intercept : False centres neither responses nor targets, as ``fit_intercept=False`` does:
         predictions then lack the targets' mean
 
@@ -68,7 +68,7 @@ class RidgeOperator:
     ------
     ValueError
         If the responses are not a finite matrix, `nsd_id` does not fit them, or the device is
-        neither.
+        none of these.
     """
 
     def __init__(

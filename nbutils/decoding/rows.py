@@ -56,9 +56,11 @@ def write_rows(
     Raises
     ------
     ValueError
-        If the file holds something else, or a value is too large for float16.
+        If the images are none or repeat, the file holds something else, or a value is too large
+        for float16.
     """
     ids, path = np.asarray(nsd_ids, dtype=np.int64), Path(path)
+    check_images(ids)
     # As JSON gives it back, so that a finished file is known again.
     record = json.loads(json.dumps({"feature": name, "nsd_id": ids.tolist()} | note))
     if is_finished(path, record, replace):
@@ -77,6 +79,20 @@ def write_rows(
             bar.update(rows.stop - rows.start)
     part.finish()
     return open_features(path)
+
+
+def check_images(ids: NDArray[np.int64]) -> None:
+    """Refuse images that rows cannot belong to, before anything is computed.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one is named twice.
+    """
+    if not len(ids):
+        raise ValueError("nsd_ids is empty; name the images whose features are wanted.")
+    if len(np.unique(ids)) != len(ids):
+        raise ValueError("nsd_ids name an image twice; features have one row per image.")
 
 
 def is_finished(path: Path, record: dict, replace: bool) -> bool:
@@ -127,7 +143,7 @@ class RowFile:
 
     @property
     def missing_bytes(self) -> int:
-        """Bytes still to be written, once the first batch has shown the size of a row."""
+        """Bytes still to be written, once rows on disk or the first batch show a row's size."""
         return (self.n_rows - self.done) * self.row_bytes
 
     def write(self, values: NDArray[np.float16]) -> None:
@@ -168,8 +184,11 @@ class RowFile:
             return 0
         if not isinstance(found, dict) or found.get("record") != self.key:
             return 0
-        done, whole = found["done"], (size - start) // (2 * math.prod(shape[1:]))
-        return done if shape[0] == self.n_rows and done <= whole else 0
+        row_bytes = 2 * math.prod(shape[1:])
+        if shape[0] != self.n_rows or found["done"] > (size - start) // row_bytes:
+            return 0
+        self.row_bytes = row_bytes
+        return found["done"]
 
     def _open(self, row_shape: tuple[int, ...]) -> IO[bytes]:
         shape, path = (self.n_rows, *row_shape), _unfinished(self.path)

@@ -1,4 +1,4 @@
-"""Where the linear algebra of ridge runs: NumPy and LAPACK, or torch on a GPU.
+"""Where the linear algebra of ridge runs: NumPy and LAPACK, or torch on a CUDA GPU.
 
 Both solvers hold the centred responses and answer the same three questions; streaming, alignment
 and centring are not theirs.
@@ -33,11 +33,15 @@ class Solver(Protocol):
 
 
 def solver_for(device: str, centred: Float) -> Solver:
-    """The solver of a device: "cpu", or "cuda" with or without a number."""
-    if str(device) == "cpu":
+    """The solver of a device: the CPU's for "cpu" and "mps", torch's for "cuda" (or "cuda:1").
+
+    Apple's "mps" has no double precision, which an ill-conditioned system needs.
+    """
+    kind = str(device).split(":")[0]
+    if kind in ("cpu", "mps"):
         return NumpySolver(centred)
-    if str(device).split(":")[0] != "cuda":
-        raise ValueError(f"device={device!r}: ridge runs on cpu or cuda.")
+    if kind != "cuda":
+        raise ValueError(f"device={device!r}: ridge runs on cpu or cuda; mps means cpu.")
     return TorchSolver(centred, str(device))
 
 

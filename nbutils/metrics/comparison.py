@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -84,19 +84,33 @@ def find_systems(study: Any, wanted: Sequence[str] | None = None) -> tuple[list[
     return present, [name for name in names if name not in present]
 
 
-def common_ids(study: Any, names: Sequence[str]) -> NDArray[np.int64]:
+def find_speakers(study: Any, names: Collection[str]) -> list[str]:
+    """Return which of these systems have left captions, in the order of `SYSTEMS`."""
+    files = {name: SYSTEMS[name].captions for name in SYSTEMS if name in names}
+    return [name for name, file in files.items() if file and study.path("captions", file).is_file()]
+
+
+def common_ids(
+    study: Any, names: Sequence[str], kind: Literal["images", "captions"] = "images"
+) -> NDArray[np.int64]:
     """Images that all these systems decoded, in the order of the first, (n,) nsd_ids.
+
+    Parameters
+    ----------
+    study : `nbutils.study.Study`
+    names : of `SYSTEMS`
+    kind : what they made of the images; "captions" is for names of `find_speakers`
 
     Raises
     ------
     ValueError
         If they have fewer than two images in common.
     """
-    lists = [study.ids("images", SYSTEMS[name].images) for name in names]
+    lists = [study.ids(kind, getattr(SYSTEMS[name], kind)) for name in names]
     ids = lists[0][np.logical_and.reduce([np.isin(lists[0], other) for other in lists])]
     if len(ids) < 2:
         raise ValueError(
-            f"{', '.join(names)} have {len(ids)} decoded images in common; run their notebooks on "
+            f"{', '.join(names)} have {len(ids)} decoded {kind} in common; run their notebooks on "
             "the same images."
         )
     return ids

@@ -23,7 +23,7 @@ from nbutils.decoding.store import Features, open_features
 from nbutils.metrics.bootstrap import derange
 from nbutils.nsd.betas import Responses, load_responses, noise_free
 from nbutils.nsd.layout import Layout
-from nbutils.nsd.rois import roi
+from nbutils.nsd.rois import atlases, roi
 from nbutils.nsd.single_trials import load_trials
 from nbutils.nsd.trials import trials
 from nbutils.systems.settings_takagi import TakagiSettings
@@ -176,7 +176,8 @@ def borrow_responses(
     subject : whose decoder is tested, 1-based
     voxels : (n_voxels,) flat C-order indices of this subject
     nsd_ids : (n_images,) test images, in the order wanted
-    others : subjects to try; the first whose betas are on disk and who saw all images is taken
+    others : subjects to try; the first whose betas and atlases are on disk and who saw all images
+        is taken
     progress : show a bar over sessions
 
     Returns
@@ -217,7 +218,7 @@ def borrow_streams(
     for_z, for_c : (n_images, n_voxels of the region) float32; None if nobody can stand in
     """
     ids = np.asarray(nsd_ids, dtype=np.int64)
-    other = _find_stand_in(layout, subject, ids, others)
+    other = _find_stand_in(layout, subject, ids, others, ATLAS)
     if other is None:
         return None
     mine, theirs = (find_voxels(layout, who, settings) for who in (subject, other))
@@ -234,11 +235,14 @@ def borrow_streams(
 
 
 def _find_stand_in(
-    layout: Layout, subject: int, nsd_ids: NDArray[np.int64], others: Iterable[int]
+    layout: Layout, subject: int, nsd_ids: NDArray[np.int64], others: Iterable[int], *more: str
 ) -> int | None:
-    """Return the first other subject whose betas are on disk and who saw all images."""
+    """Return the first other subject with betas and atlases on disk who saw all images."""
+    needed = {"nsdgeneral", *(atlas for atlas, _ in MATCHED_ROIS), *more}
     for other in others:
         if other == subject or not _on_disk(layout, other):
+            continue
+        if not needed.issubset(atlases(layout, other)):
             continue
         if np.isin(nsd_ids, trials(layout, other)["nsd_id"]).all():
             return other

@@ -16,7 +16,8 @@ NAMES = (
 )
 
 FULL_PRECISION = ("vdvae", "classifier")
-# In half precision the chain of VDVAE latents drifts, and the classifier is a measuring instrument.
+"""Networks that stay in 32 bits: in half precision the chain of VDVAE latents drifts, and the
+classifier is a measuring instrument."""
 
 TOKENIZERS = {"clip": ("clip",), "optimus": ("bert", "gpt2"), "stable_text": ("clip",)}
 """Tokenizers that a network reads or writes text with."""

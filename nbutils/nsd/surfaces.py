@@ -133,7 +133,10 @@ def sample(
 
 def _remedy(layout: Layout, subject: int, path: Path) -> str:
     if any(path in fetched for fetched in surface_files(layout, subject).values()):
-        return f"run `python -m nbutils nsd fetch --subject {subject} --surfaces`"
+        return (
+            f"run `python -m nbutils nsd fetch --subject {subject} --surfaces` with the --data, "
+            "--sessions, --images and --atlases of this copy"
+        )
     return "copy this key from NSD's bucket, since `nsd fetch` brings the inflated mesh only"
 
 

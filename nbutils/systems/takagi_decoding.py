@@ -7,7 +7,6 @@ and `codes/utils/ridge.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,31 +80,58 @@ def standardise(
     return Standardised(train, train_id, (test - mean) / std, test_id)
 
 
-def decode(
+@dataclass(frozen=True)
+class FittedMap:
+    """Ridge from one region's responses to one feature, for any number of predictions.
+
+    In memory are the training responses and their Gram matrix, on the device of the fit. One
+    penalty is factored once; with a penalty for each number every prediction factors them again.
+
+    Attributes
+    ----------
+    choice : `nbutils.decoding.selection.AlphaChoice`
+    operator : of the training trials
+    features : that it was fitted to
+    """
+
+    choice: AlphaChoice
+    operator: RidgeOperator = field(repr=False)
+    features: Features = field(repr=False)
+
+    def predict(self, new: Float) -> Float:
+        """Predict the feature, (n, ...) float32.
+
+        Parameters
+        ----------
+        new : (n, n_voxels) responses scaled like the test averages: these, or a control's
+        """
+        return self.operator.predict(new, self.features, self.choice.alpha)
+
+
+def fit(
     responses: Standardised,
     features: Features,
     settings: TakagiSettings,
     *,
     device: str = "cpu",
     progress: bool = False,
-) -> tuple[Float, AlphaChoice]:
-    """Choose the penalty on training trials, fit, and predict from the test averages.
+) -> FittedMap:
+    """Choose the penalty on training trials, and fit.
 
     Parameters
     ----------
     responses : of the feature's region
     features : z or c of (at least) the training images
     settings : intercept, penalties, folds
-    device : "cpu" or "cuda"
+    device : as for `RidgeOperator`
     progress : show a progress bar over the folds
 
     Returns
     -------
-    predicted : (n_images, ...) float32
-    choice : `nbutils.decoding.selection.AlphaChoice`; one penalty for the feature is chosen on
-        256 of its numbers, drawn at random (our choice)
+    fitted : one penalty for the feature is chosen on 256 of its numbers, drawn at random (our
+        choice)
     """
-    images = responses.train_id
+    images, intercept = responses.train_id, settings.ridge_intercept
     choice = choose_alpha(
         responses.train,
         features,
@@ -117,71 +143,8 @@ def decode(
         seed=settings.seed,
         per=settings.alpha_per,
         groups=images if settings.folds_by_image else None,
-        intercept=settings.ridge_intercept,
+        intercept=intercept,
         progress=progress,
     )
-    return apply(responses, responses.test, features, choice, settings, device=device), choice
-
-
-def apply(
-    responses: Standardised,
-    new: Float,
-    features: Features,
-    choice: AlphaChoice,
-    settings: TakagiSettings,
-    *,
-    device: str = "cpu",
-) -> Float:
-    """Predict a feature from new responses, with the map that `decode` fits.
-
-    Parameters
-    ----------
-    responses : whose training trials the map is fitted on
-    new : (n, n_voxels) responses scaled like the test averages, such as a control's
-    features, settings, device : as in `decode`
-    choice : what `decode` chose
-
-    Returns
-    -------
-    predicted : (n, ...) float32
-    """
-    intercept = settings.ridge_intercept
-    operator = RidgeOperator(responses.train, responses.train_id, device, intercept)
-    return operator.predict(new, features, choice.alpha)
-
-
-def decode_both(
-    layout: Layout,
-    subject: int,
-    trials: SingleTrials,
-    features: Mapping[str, Features],
-    settings: TakagiSettings,
-    *,
-    n_train: int | None = None,
-    device: str = "cpu",
-    progress: bool = False,
-) -> tuple[dict[str, Float], NDArray[np.int64], dict[str, AlphaChoice]]:
-    """Decode z from its region and c from its own.
-
-    Parameters
-    ----------
-    layout, subject : where the atlas is
-    trials : of the voxels of `find_voxels`
-    features : "stable_latent" and "stable_text" of the training images
-    settings, device, progress : as in `decode`
-    n_train : as in `standardise`
-
-    Returns
-    -------
-    predicted : name -> (n_images, ...) float32
-    nsd_id : (n_images,) test images of the rows
-    choices : name -> `AlphaChoice`
-    """
-    predicted, choices = {}, {}
-    for name, region in (("stable_latent", settings.region_z), ("stable_text", settings.region_c)):
-        inside = roi(layout, subject, ATLAS, region, voxels=trials.voxels)
-        responses = standardise(trials, inside, settings, n_train)
-        predicted[name], choices[name] = decode(
-            responses, features[name], settings, device=device, progress=progress
-        )
-    return predicted, responses.test_id, choices
+    operator = RidgeOperator(responses.train, images, device, intercept)
+    return FittedMap(choice, operator, features)

@@ -261,6 +261,17 @@ def test_full_disk_is_noticed_on_the_first_batch(tmp_path, monkeypatch):
     assert clip.calls == 1
 
 
+def test_full_disk_is_noticed_where_a_feature_goes_on_past_the_first_batch(tmp_path, monkeypatch):
+    with pytest.raises(Interrupted):
+        run(tmp_path, Network(fail_at=2))  # 4 of 7 rows of 12 bytes: 36 are missing
+    usage, names = SimpleNamespace(free=40), ("clip_image", "clip_text")
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(OSError, match="make room"):  # and 5 rows of 4 bytes of the other feature
+        run(tmp_path, names=names)
+    usage.free = 56
+    assert set(run(tmp_path, names=names)) == set(names)
+
+
 def test_more_vdvae_layers_than_the_network_has_are_refused_before_an_image_is_read(tmp_path):
     def count_features(n_layers):
         raise ValueError(f"n_layers={n_layers}: this VDVAE has 1 to 14 latent maps")

@@ -236,6 +236,15 @@ def test_torch_halves_blocks_that_do_not_fit_its_memory(monkeypatch):
     assert relative(solver.multiply(placed, flat), operator @ flat) < 1e-6
 
 
+def test_apples_device_means_the_cpu():
+    """It has no double precision, which an ill-conditioned system needs."""
+    train, targets, test = make_problem(40, 60)
+    features, ids = Features(targets, np.arange(40)), np.arange(40)
+    on_cpu = RidgeOperator(train, ids, "cpu").predict(test, features, 10.0)
+    found = RidgeOperator(train, ids, "mps").predict(test, features, 10.0)
+    np.testing.assert_array_equal(found, on_cpu)
+
+
 def test_unknown_device_is_refused():
     with pytest.raises(ValueError, match="cpu or cuda"):
         RidgeOperator(np.eye(3), device="abacus")

@@ -1,5 +1,7 @@
 """Systems side by side, on a judge whose values are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -115,6 +117,23 @@ def test_sentences_are_loaded_with_their_controls_and_silent_systems_have_none(s
     found = comparison.load_captions(study, "unibrain", np.array([8, 3]))
     assert found == {OWN: ["c", "a"], CEILING: ["x", "y"]}
     assert comparison.load_captions(study, "takagi", np.array([8, 3])) == {}
+
+
+def test_only_images_that_all_speakers_spoke_about_are_compared(study, monkeypatch):
+    speaking = {name: replace(SYSTEMS[name], captions=f"{name}.json")
+                for name in ("takagi", "minddiffuser")}  # fmt: skip
+    monkeypatch.setattr(comparison, "SYSTEMS", SYSTEMS | speaking)
+    study.save("captions", "takagi.json", ["seven", "three", "nine"], nsd_id=[7, 3, 9])
+    study.save("captions", "unibrain.json", ["three", "five", "seven"], nsd_id=[3, 5, 7])
+    speakers = comparison.find_speakers(study, {"takagi", "unibrain", "minddiffuser"})
+    assert speakers == ["unibrain", "takagi"]  # nothing of MindDiffuser is on disk
+    ids = comparison.common_ids(study, speakers, "captions")
+    np.testing.assert_array_equal(ids, [3, 7])
+    for name in speakers:
+        assert comparison.load_captions(study, name, ids)[OWN] == ["three", "seven"]
+    study.save("captions", "minddiffuser.json", ["three"], nsd_id=[3])
+    with pytest.raises(ValueError, match="have 1 decoded captions in common"):
+        comparison.common_ids(study, ["unibrain", "minddiffuser"], "captions")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Controls keep the images apart and the regions together."""
 
 import json
+import os
+import shutil
 
 import nibabel
 import numpy as np
@@ -136,6 +138,17 @@ def test_borrowed_streams_follow_the_preset_and_need_a_second_brain(simulated):
     )
     assert published[0].std() < 0.9 * careful[0].std()
     assert controls.borrow_streams(simulated, 1, ids, [1, 4], TakagiSettings()) is None
+
+
+@pytest.mark.parametrize("atlas", ["nsdgeneral", "streams", "floc-faces"])
+def test_a_brain_whose_atlas_was_not_fetched_cannot_stand_in(simulated, tmp_path, atlas):
+    root = shutil.copytree(simulated.root, tmp_path / "nsd", copy_function=os.link)
+    layout = Layout(root)
+    layout.roi(2, atlas).unlink()
+    mine, ids = np.arange(10), load_responses(simulated, 2).test_id
+    assert controls.borrow_streams(layout, 1, ids, [2], TakagiSettings.careful()) is None
+    found = controls.borrow_responses(layout, 1, mine, ids, [2])
+    assert (found is None) == (atlas != "streams")
 
 
 def test_regions_are_read_from_the_atlases_in_their_order(brains):

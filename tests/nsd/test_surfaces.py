@@ -51,8 +51,8 @@ def test_missing_files_are_named_by_their_keys(layout, write_surface):
     assert "nsddata/freesurfer/subj01/surf/rh.inflated" in left
     assert "nsddata/ppdata/subj01/transforms/rh.func1pt8-to-layerB2.mgz" in left
     assert len(left) == 5
-    missing = "surface file nsddata/freesurfer/subj01/surf/rh.inflated is not.*--surfaces"
-    with pytest.raises(FileNotFoundError, match=missing):
+    missing = "surface file nsddata/freesurfer/subj01/surf/rh.inflated is not"
+    with pytest.raises(FileNotFoundError, match=f"{missing}.*--surfaces.*--sessions"):
         surfaces.read_surface(layout, 1, "rh")
     with pytest.raises(FileNotFoundError, match="surf/lh.pial is not .*inflated mesh only"):
         surfaces.read_surface(layout, 1, "lh", mesh="pial")

@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from nbutils.decoding.encoders import encoder
+from nbutils.decoding.gram import Gram
 from nbutils.decoding.store import Features
 from nbutils.figures import mean_scatter
 from nbutils.networks.checkpoints import write_state
@@ -20,7 +21,7 @@ from nbutils.nsd.single_trials import SingleTrials
 from nbutils.study import Study
 from nbutils.systems import takagi
 from nbutils.systems.settings_takagi import TakagiSettings
-from nbutils.systems.takagi_decoding import apply, decode, standardise
+from nbutils.systems.takagi_decoding import fit, standardise
 
 IDS = np.array([31, 4, 15])
 FAST = {"steps": 5, "samples": 3}
@@ -98,32 +99,36 @@ def test_published_decoding_equals_the_public_code(trials, features):
     averages, test_id = average(betas[test], images[test])
     expected = model.predict(averages).reshape(-1, 2, 3)
     responses = standardise(trials, np.ones(25, bool), settings)
-    found, choice = decode(responses, features, settings)
+    fitted = fit(responses, features, settings)
     np.testing.assert_array_equal(responses.test_id, test_id)
     # Our standard deviation divides by n - 1; penalties up to 1 do not notice.
-    np.testing.assert_allclose(found, expected, atol=0.01)
-    assert choice.alpha.shape == (2, 3)
+    np.testing.assert_allclose(fitted.predict(responses.test), expected, atol=0.01)
+    assert fitted.choice.alpha.shape == (2, 3)
 
 
 @pytest.mark.parametrize("intercept", [True, False])
-def test_other_responses_go_through_the_map_of_the_own_ones(trials, features, intercept):
+def test_own_and_other_responses_go_through_one_map(trials, features, intercept, monkeypatch):
     settings = TakagiSettings.careful(ridge_intercept=intercept)
     responses = standardise(trials, np.ones(25, bool), settings)
-    found, choice = decode(responses, features, settings)
-    again = apply(responses, responses.test, features, choice, settings)
-    np.testing.assert_array_equal(again, found)
+    fitted = fit(responses, features, settings)
+    factored = []
+    factor = Gram._factor
+    monkeypatch.setattr(Gram, "_factor", lambda *given: factored.append(1) or factor(*given))
     others = np.random.default_rng(3).normal(size=(7, 25)).astype(np.float32)
-    model = Ridge(alpha=choice.alpha, fit_intercept=intercept)
+    model = Ridge(alpha=fitted.choice.alpha, fit_intercept=intercept)
     model.fit(responses.train, features.take(responses.train_id).reshape(-1, 6))
-    expected = model.predict(others).reshape(7, 2, 3)
-    found = apply(responses, others, features, choice, settings)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    for new in (responses.test, others):
+        expected = model.predict(new).reshape(-1, 2, 3)
+        np.testing.assert_allclose(fitted.predict(new), expected, atol=1e-4)
+    assert len(factored) == 1
 
 
 def test_without_intercept_decoded_features_lose_their_mean(trials, features):
     responses = standardise(trials, np.ones(25, bool), TakagiSettings.careful())
-    kept, _ = decode(responses, features, TakagiSettings.careful())
-    lost, _ = decode(responses, features, TakagiSettings.careful(ridge_intercept=False))
+    kept, lost = (
+        fit(responses, features, settings).predict(responses.test)
+        for settings in (TakagiSettings.careful(), TakagiSettings.careful(ridge_intercept=False))
+    )
     assert abs(kept.mean() - 5) < 0.2
     assert abs(lost.mean()) < 0.2
     axes = mean_scatter(features.array, {"with": kept, "without": lost})
@@ -155,7 +160,7 @@ def test_no_image_is_in_two_folds_when_careful(trials, features, monkeypatch):
     responses = standardise(trials, np.ones(25, bool), TakagiSettings.careful())
     for preset, grouped in (("careful", True), ("published", False)):
         with pytest.raises(InterruptedError):
-            decode(responses, features, TakagiSettings.preset(preset))
+            fit(responses, features, TakagiSettings.preset(preset))
         assert (seen["groups"] is not None) is grouped
     np.testing.assert_array_equal(seen["nsd_id"], responses.train_id)
 

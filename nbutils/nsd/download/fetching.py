@@ -31,6 +31,7 @@ from nbutils.nsd.download.servers import Servers
 from nbutils.nsd.download.terms import require_terms
 from nbutils.nsd.layout import Layout, subject_name
 from nbutils.nsd.masked import record_path
+from nbutils.nsd.surfaces import surface_files
 from nbutils.transfer.crew import Job, run
 from nbutils.transfer.files import fetch_file
 from nbutils.transfer.ledger import Ledger
@@ -289,6 +290,11 @@ class _Work:
         names = [self.ledger.name(path) for path in paths]
         before = _read_request(self.ledger, self.request.subject)
         now = json.loads(json.dumps(asdict(self.request)))
+        # Those that this server lacks are asked for again, perhaps of another server.
+        now["surfaces"] = now["surfaces"] and all(
+            set(paths) <= catalogue.files.keys()
+            for paths in surface_files(self.layout, self.request.subject).values()
+        )
         if _same_kind(before, now) and _there(self.ledger, before):
             now["sessions"] = sorted({*before["sessions"], *now["sessions"]})
             now["surfaces"] = before["surfaces"] or now["surfaces"]

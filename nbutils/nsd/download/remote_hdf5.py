@@ -53,11 +53,12 @@ class RemoteFile(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: memoryview) -> int:
-        """Read up to the end of a block; what goes wrong is kept in `failure`."""
-        try:
-            return self._fill(buffer)
-        except BaseException as error:
-            self.failure = error
+        """Read what is asked for; what goes wrong is kept in `failure` and ends all reading."""
+        if self.failure is None:
+            try:
+                return self._fill(buffer)
+            except BaseException as error:
+                self.failure = error
         # HDF5 would hide the failure behind an error of its own. That one may hold HDF5's open
         # lists of properties, which must be gone before Python ends, so it must not know this one.
         raise OSError(f"{self._entry.key} cannot be read on")
@@ -158,10 +159,12 @@ class RemoteHDF5:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._file is not None:
             self._file.close()
-        if isinstance(error, OSError):
+        if error is not None:
             self._explain(error)
 
-    def _explain(self, error: OSError) -> None:
+    def _explain(self, error: BaseException) -> None:
+        """Raise what stands behind an error, whatever type it has."""
         if self._raw.failure is not None:
             raise self._raw.take_failure() from None
-        raise FetchError(f"{self._entry.key} is no readable HDF5 file ({error})") from error
+        if isinstance(error, OSError):
+            raise FetchError(f"{self._entry.key} is no readable HDF5 file ({error})") from error

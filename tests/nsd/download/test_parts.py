@@ -1,9 +1,12 @@
 """The small parts on their own: ledger, stretches, waits, remote files."""
 
+import io
 import itertools
 import json
 import os
+from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,8 +16,9 @@ from nbutils.nsd.download.betas import Target, claim_voxels
 from nbutils.nsd.download.budget import Estimate
 from nbutils.nsd.download.catalogue import Request
 from nbutils.nsd.download.images import stretches
-from nbutils.nsd.download.remote_hdf5 import RemoteFile
+from nbutils.nsd.download.remote_hdf5 import RemoteFile, RemoteHDF5
 from nbutils.transfer.ledger import Ledger
+from nbutils.transfer.progress import Stopped
 from nbutils.transfer.space import size
 from nbutils.transfer.transport import Entry, FetchError
 
@@ -42,6 +46,57 @@ def test_a_remote_file_reads_like_a_local_one(data):
         file.seek(start)
         assert file.read(n) == content[start : start + n]
     assert file.seek(-3, os.SEEK_END) == len(content) - 3 and file.read() == content[-3:]
+
+
+def test_after_a_failure_a_remote_file_asks_no_more():
+    asked = []
+
+    class Failing:
+        def read(self, entry, meter, start, stop):
+            asked.append(start)
+            raise KeyboardInterrupt
+
+    file = RemoteFile(Failing(), Entry("x", 100, None), None)
+    for _ in range(3):
+        with pytest.raises(OSError, match="x cannot be read on"):
+            file.read(10)
+    assert asked == [0] and isinstance(file.take_failure(), KeyboardInterrupt)
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, Stopped])
+@pytest.mark.parametrize("seen", [OSError, KeyError, RuntimeError])
+def test_a_failure_comes_through_whatever_error_hides_it(failure, seen):
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file["far"] = np.arange(300_000)  # its end lies in blocks that opening does not read
+    content = buffer.getvalue()
+
+    class Memory:
+        fails = False
+
+        def read(self, entry, meter, start, stop):
+            if self.fails:
+                raise failure
+            return content[start:stop]
+
+    remote = Memory()
+    with pytest.raises(failure), RemoteHDF5(remote, Entry("x", len(content), None), None) as file:
+        remote.fails = True
+        with pytest.raises(OSError, match="cannot be read on"):
+            file["far"][-1:]
+        raise seen("what h5py, or whoever called it, made of that")
+
+
+def test_an_error_without_a_failure_stays_as_it_is():
+    buffer = io.BytesIO()
+    h5py.File(buffer, "w").close()
+    content = buffer.getvalue()
+    memory = SimpleNamespace(read=lambda entry, meter, start, stop: content[start:stop])
+    with (
+        pytest.raises(KeyError, match="nothing"),
+        RemoteHDF5(memory, Entry("x", len(content), None), None) as file,
+    ):
+        file["nothing"]
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,19 @@ def test_a_server_without_them_is_reported_and_the_rest_comes(site, tmp_path):
     assert Layout(tmp_path).sessions(1) == [1]
 
 
+@pytest.mark.parametrize("lacking", [1, 10])
+def test_what_a_mirror_lacked_is_asked_for_again(site, tmp_path, lacking):
+    kept = {key: site.objects.content.pop(key) for key in sorted(keys(site))[:lacking]}
+    site.fetch(tmp_path)
+    site.objects.log.clear()
+    site.fetch(tmp_path)  # as the fetch before: nobody is asked
+    assert site.objects.log == []
+    site.objects.content |= kept
+    site.fetch(tmp_path, surfaces=True)
+    assert asked(site) == set(kept)
+    assert surfaces.missing_files(Layout(tmp_path), 1) == []
+
+
 def test_nothing_of_them_is_asked_before_the_terms(site, tmp_path):
     with pytest.raises(TermsError):
         site.fetch(tmp_path, accept_terms=False, surfaces=True)
