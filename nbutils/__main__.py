@@ -56,7 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
             "--set", type=read_setting, action="append", default=[], metavar="KEY=VALUE",
             dest="settings", help="a parameter of the notebooks; may be given again",
         )  # fmt: skip
-        command.add_argument("--parameters", type=Path, help="a YAML file of parameters")
+        command.add_argument(
+            "--parameters", type=Path, help="a YAML file of parameters; may serve all notebooks"
+        )
         command.add_argument("--out", "--results", dest="results", help="folder of the results")
         command.add_argument("--data", help="folder of the brain data")
         command.add_argument("--fresh", action="store_true", help="run again what is done already")
@@ -79,12 +81,13 @@ def _run(options: argparse.Namespace) -> None:
     given: dict[str, Any] = {}
     if options.parameters:
         given |= yaml.safe_load(options.parameters.read_text(encoding="utf-8")) or {}
+    shared = given.keys() - dict(options.settings).keys()
     given |= dict(options.settings)
     given |= {key: value for key in ("results", "data") if (value := getattr(options, key))}
     world = given.pop("world", getattr(options, "world", "miniature"))
     subjects = getattr(options, "subject", [1])
     subjects = [given.pop("subject")] if "subject" in given else subjects
-    jobs = plan(getattr(options, "notebooks", ()), subjects, world, given)
+    jobs = plan(getattr(options, "notebooks", ()), subjects, world, given, shared)
     run(jobs, fresh=options.fresh, say=_say)
 
 

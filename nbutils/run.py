@@ -15,6 +15,7 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from tqdm import tqdm
+from traitlets.config import Config
 
 from nbutils import artifacts, manifest
 from nbutils.manifest import Notebook
@@ -22,6 +23,8 @@ from nbutils.parameters import ParameterError
 from nbutils.study import Study
 from nbutils.world import PACKAGE, find_root
 
+# Free TCP ports are found, let go, and taken: two runs at once may take the same and wait for ever.
+_KERNEL = Config({"KernelManager": {"transport": "tcp" if os.name == "nt" else "ipc"}})
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 
 
@@ -70,6 +73,7 @@ def plan(
     subjects: Iterable[int] = (1,),
     world: str = "miniature",
     parameters: dict[str, Any] | None = None,
+    shared: Iterable[str] = (),
 ) -> list[Job]:
     """Check everything that can be checked before the first notebook starts.
 
@@ -84,6 +88,9 @@ def plan(
     parameters : dict, optional
         Further parameters. Each must be in the parameters cell of a chosen notebook, and reaches
         those that have it.
+    shared : str
+        Names among these that may also belong to notebooks of the list that were not chosen: those
+        of a file that serves all of them.
 
     Returns
     -------
@@ -107,6 +114,9 @@ def plan(
     given = dict(parameters or {})
     declared = {notebook.name: notebook.parameters() for notebook in chosen}
     known = sorted({name for cell in declared.values() for name in cell})
+    listed = {name for notebook in manifest.notebooks() for name in notebook.parameters()}
+    for name in (listed & set(shared)) - set(known):
+        given.pop(name, None)
     for name in given:
         if name not in known:
             where = " and ".join(notebook.number for notebook in chosen)
@@ -258,6 +268,7 @@ def _run_papermill(job: Job, target: Path, progress: bool) -> None:
             cwd=str(find_root()),
             progress_bar={"desc": job.notebook.name, "leave": False} if progress else False,
             log_output=False,
+            config=_KERNEL,
         )
     except PapermillExecutionError as error:
         raise RunError(

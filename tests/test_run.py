@@ -143,6 +143,24 @@ def test_wrong_parameter_is_refused_before_anything_starts(toy, tmp_path, given,
     assert not (tmp_path / "results").exists()
 
 
+def test_a_file_for_all_notebooks_serves_one_and_still_finds_misspelt_names(toy, tmp_path):
+    given = {"results": str(tmp_path), "steps": 3, "n_seeds": 1}  # n_seeds is 07's and 08's
+    with pytest.raises(ParameterError, match="n_seeds: not a parameter of 90"):
+        plan([toy(SAVE)], parameters=given)
+    [job] = plan([toy(SAVE)], parameters=given, shared=["steps", "n_seeds"])
+    assert job.parameters["steps"] == 3 and "n_seeds" not in job.parameters
+    with pytest.raises(ParameterError, match="stepz: not a parameter of 90"):
+        plan([toy(SAVE)], parameters={"stepz": 3}, shared=["stepz"])
+
+
+def test_a_parameters_file_of_the_command_line_may_serve_all_notebooks(tmp_path, capsys):
+    file = tmp_path / "all.yml"
+    file.write_text("n_seeds: 1\niterations: many\n", encoding="utf-8")
+    assert main(["run", "09", "--parameters", str(file), "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "iterations='many': 09_control_structure takes int" in said and "n_seeds" not in said
+
+
 def test_wrong_subject_and_world_are_refused_before_anything_starts(toy):
     with pytest.raises(ParameterError, match="subject=5: the miniature world has subjects 1 to 4"):
         plan([toy(SAVE)], subjects=[1, 5])
