@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ from nbutils.study import Study
 from nbutils.world import PACKAGE, find_root
 
 # Free TCP ports are found, let go, and taken: two runs at once may take the same and wait for ever.
-_KERNEL = Config({"KernelManager": {"transport": "tcp" if os.name == "nt" else "ipc"}})
+# Sockets in the file system take their place where there are any and their names (about 100
+# characters at most) fit.
+_IPC = os.name != "nt" and len(tempfile.gettempdir()) < 70
+_KERNEL = Config({"KernelManager": {"transport": "ipc" if _IPC else "tcp"}})
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 
 
